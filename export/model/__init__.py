@@ -1,0 +1,1 @@
+"""The model: its specification (no torch) and one decoder in plain PyTorch."""

@@ -1,0 +1,1 @@
+"""One package per runtime. A target never imports another."""

@@ -1,0 +1,1 @@
+"""What makes a model smaller, and what that costs in quality."""

@@ -1,0 +1,1 @@
+"""What runs a model: the operator, its adapters, sessions and generation."""

@@ -1,0 +1,1 @@
+"""The operator as each framework wants it. One thin file per framework."""
