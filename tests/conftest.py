@@ -1,0 +1,33 @@
+"""Fixtures that all tests share; the models themselves are in `tests/specs.py`."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+import torch
+
+from onekv.export.model.spec import ModelSpec
+from tests.specs import ONE_TENSOR, PAPER, SPECS
+
+# The machines that run this differ in speed: a slow example is no failure.
+hypothesis.settings.register_profile("onekv", deadline=None, max_examples=40, derandomize=True)
+hypothesis.settings.load_profile("onekv")
+torch.set_num_threads(2)
+
+
+@pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
+def spec(request: pytest.FixtureRequest) -> ModelSpec:
+    """Every tiny model in turn."""
+    return request.param
+
+
+@pytest.fixture(params=PAPER.values(), ids=PAPER.keys())
+def paper_variant(request: pytest.FixtureRequest) -> ModelSpec:
+    """The paper's eight variants in turn."""
+    return request.param
+
+
+@pytest.fixture(params=ONE_TENSOR.values(), ids=ONE_TENSOR.keys())
+def one_tensor_spec(request: pytest.FixtureRequest) -> ModelSpec:
+    """Every tiny model that caches one tensor, in turn."""
+    return request.param
