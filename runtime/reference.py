@@ -20,7 +20,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     x [..., S, D]; cos, sin broadcastable to [..., S, D/2]. A zero angle leaves its pair as it
     is, which is how a partial rotation is written.
     """
-    low, high = x.chunk(2, dim=-1)
+    half = x.shape[-1] // 2
+    low, high = x[..., :half], x[..., half:]
     return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1)
 
 
@@ -57,8 +58,11 @@ def attend(
     Raises:
         CacheOverflowError: pos+S exceeds L (with a window: a row still in view would be
             overwritten). The cache is left as it was.
+        ValueError: the shapes contradict each other. The cache is left as it was.
     """
+    _check_shapes(q, c, cache)
     start = _check_fits(q.shape[1], cache.shape[2], pos, window)
+    _check_tables(cos, sin, start + q.shape[1], q.shape[3])
     slots, positions = _append(cache, c, start, window)
     work = _work_type(q)
     rows = cache[:, :, slots].to(work)
@@ -83,6 +87,8 @@ def attend_kv(
     Shapes, positions, window and errors as in `attend`; q [B, S, Hq, D] and k [B, S, Hkv, D]
     are already rotated, and `keys` and `values` [B, Hkv, L, D] are written in place.
     """
+    _check_shapes(q, k, keys)
+    _check_shapes(q, v, values)
     start = _check_fits(q.shape[1], keys.shape[2], pos, window)
     slots, positions = _append(keys, k, start, window)
     _append(values, v, start, window)
@@ -90,6 +96,31 @@ def attend_kv(
     return _softmax_sum(
         q, keys[:, :, slots].to(work), values[:, :, slots].to(work), positions, start, scale, window
     )
+
+
+def _check_shapes(q: Tensor, rows: Tensor, cache: Tensor) -> None:
+    """Refuse what broadcasting would accept and turn into nonsense."""
+    batch, new, heads, dim = q.shape
+    kv_heads, length = cache.shape[1:3]
+    same_rows = rows.shape == (batch, new, kv_heads, dim)
+    same_cache = cache.shape == (batch, kv_heads, length, dim)
+    if not (same_rows and same_cache) or heads % kv_heads:
+        raise ValueError(
+            f"queries {list(q.shape)}, rows {list(rows.shape)} and cache {list(cache.shape)} "
+            "do not belong together"
+        )
+
+
+def _check_tables(cos: Tensor | None, sin: Tensor | None, end: int, dim: int) -> None:
+    if cos is None and sin is None:
+        return
+    if cos is None or sin is None:
+        raise ValueError("cos and sin are given together or not at all")
+    if cos.shape != sin.shape or cos.shape[0] < end or cos.shape[1] != dim // 2:
+        raise ValueError(
+            f"rotary tables {list(cos.shape)} and {list(sin.shape)} do not cover "
+            f"{end} positions of {dim // 2} angles"
+        )
 
 
 def _check_fits(new_rows: int, length: int, pos: Tensor, window: int) -> int:

@@ -15,6 +15,11 @@ hypothesis.settings.load_profile("onekv")
 torch.set_num_threads(2)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=SPECS.values(), ids=SPECS.keys())
 def spec(request: pytest.FixtureRequest) -> ModelSpec:
     """Every tiny model in turn."""
