@@ -77,10 +77,13 @@ class WholeSequence:
         keys, values = rows[0], rows[-1]
         length = q.shape[1]
         if len(rows) == 1 and step.cos is not None and step.sin is not None:
-            keys = rotate(keys, step.cos[:length, None].to(q), step.sin[:length, None].to(q))
+            positions = step.pos + torch.arange(length, device=q.device)
+            cos, sin = F.embedding(positions, step.cos), F.embedding(positions, step.sin)
+            keys = rotate(keys, cos.unsqueeze(1).to(q), sin.unsqueeze(1).to(q))
         mask = None
         if step.window:
-            mask = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - step.window)
+            square = torch.ones(length, length, dtype=torch.bool, device=q.device)
+            mask = square.tril().triu(1 - step.window)
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),
             keys.transpose(1, 2),

@@ -6,7 +6,6 @@ Parameters carry the names that Llama has in transformers, so most readers only 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 
 import torch
 import torch.nn.functional as F
@@ -143,23 +142,35 @@ class Decoder(nn.Module):
 
         Without caches the tokens are the whole sequence.
         """
+        return F.linear(self.hidden(tokens, pos, caches), self.head)
+
+    def hidden(
+        self, tokens: Tensor, pos: Tensor, caches: Sequence[LayerCache] | None = None
+    ) -> Tensor:
+        """What the head is applied to, [B, S, hidden]: everything of `forward` but the head."""
         positions = pos + torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embed_tokens(tokens)
         step, turn = self._step(pos), None
         if step.cos is None or step.sin is None:
             x = x + self.embed_positions(positions)
         else:
-            turn = (step.cos[positions, None].to(x), step.sin[positions, None].to(x))
-        for layer, cache in zip(self.layers, caches or repeat(WholeSequence())):
+            cos, sin = F.embedding(positions, step.cos), F.embedding(positions, step.sin)
+            turn = (cos.unsqueeze(1).to(x), sin.unsqueeze(1).to(x))
+        if caches is None:
+            caches = [WholeSequence()] * len(self.layers)
+        for layer, cache in zip(self.layers, caches, strict=True):
             x = layer(x, turn, step, cache)
-        return F.linear(self.norm(x), self._head())
+        out: Tensor = self.norm(x)
+        return out
 
     def _step(self, pos: Tensor) -> Step:
         spec = self.spec
         cos, sin = (None, None) if spec.rope is None else (self.cos, self.sin)
         return Step(pos, cos, sin, scale=spec.head_dim**-0.5, window=spec.window)
 
-    def _head(self) -> Tensor:
+    @property
+    def head(self) -> Tensor:
+        """The matrix [vocab, hidden] that gives the logits."""
         return self.embed_tokens.weight if self.spec.tied_head else self.lm_head.weight
 
 
