@@ -1,0 +1,49 @@
+"""The source model as a session, so that it is measured by the code that measures bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from onekv.export.model.cache import OneTensorCache, new_caches
+from onekv.export.model.decoder import Decoder
+from onekv.runtime.sessions import Logits, check_room
+
+
+class DecoderSession:
+    """Implements `Session` on a decoder in PyTorch."""
+
+    def __init__(self, decoder: Decoder, context: int) -> None:
+        self._decoder, self._context, self._position = decoder, context, 0
+        self._caches = new_caches(decoder.spec, context)
+
+    @property
+    def context(self) -> int:
+        return self._context
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(
+            tensor.nbytes
+            for cache in self._caches
+            for tensor in (
+                (cache.rows,) if isinstance(cache, OneTensorCache) else (cache.keys, cache.values)
+            )
+        )
+
+    def reset(self) -> None:
+        self._position = 0
+
+    def step(self, tokens: Sequence[int]) -> Logits:
+        check_room(self, len(tokens))
+        ids, pos = torch.tensor([list(tokens)]), torch.tensor([self._position])
+        with torch.inference_mode():
+            logits = self._decoder(ids, pos, self._caches)[0].float()
+        self._position += len(tokens)
+        result: Logits = logits.numpy()
+        return result

@@ -1,0 +1,171 @@
+"""Load, trace, lower, verify, bundle: one export from a checkpoint to a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import onekv
+from onekv.errors import CheckpointError, OnekvError, ParityError
+from onekv.export.bundle import Bundle, describe_files, file_hash, write_manifest, writing
+from onekv.export.checkpoints.base import Checkpoint
+from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
+from onekv.export.options import ExportOptions
+from onekv.export.plan import plan_memory
+from onekv.export.stages import Reporter, Silent
+from onekv.export.targets import LowerRequest
+from onekv.export.tokenizer import copy_tokenizer, load_tokenizer, parity_prompt
+from onekv.export.verify import Golden, check_parity, golden_run, save_golden
+from onekv.runtime.sessions import Session, open_session
+
+_TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "executorch", "coremltools")
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """Everything that is settled before an export runs."""
+
+    checkpoint: Checkpoint
+    options: ExportOptions
+    tokenizer_dir: Path | None
+    memory: Memory
+
+
+def plan_export(
+    checkpoint: Checkpoint, options: ExportOptions, tokenizer: Path | None, need_tokenizer: bool
+) -> ExportPlan:
+    """Settle an export.
+
+    Raises:
+        CheckpointError: the model has no tokenizer and the bundle needs one.
+    """
+    folder = tokenizer or checkpoint.tokenizer_dir
+    if not need_tokenizer:
+        folder = None
+    elif folder is None:
+        raise CheckpointError(
+            f"{checkpoint.source} comes without a tokenizer",
+            "Give its folder with --tokenizer DIR, or --no-tokenizer for a bundle that takes "
+            "token ids only.",
+        )
+    return ExportPlan(checkpoint, options, folder, plan_memory(checkpoint.spec, options))
+
+
+def run_export(
+    plan: ExportPlan, folder: Path, force: bool = False, reporter: Reporter | None = None
+) -> Bundle:
+    """Write the bundle that `plan` describes, checked against the source model.
+
+    Raises:
+        OnekvError: the disk is too small, or a stage failed.
+        ParityError: the result does not compute the source model; nothing is written.
+    """
+    reporter = reporter or Silent()
+    with writing(folder, force) as partial:
+        _check_space(partial, plan.memory)
+        if plan.tokenizer_dir is not None:
+            copy_tokenizer(plan.tokenizer_dir, partial)
+        golden = _source_run(plan, reporter)
+        entry = _lower(plan, partial, reporter)
+        parity = _verify(plan, partial / entry, golden, reporter)
+        save_golden(golden, partial)
+        with reporter.stage("bundle"):
+            manifest = _describe(plan, partial, entry, parity)
+            write_manifest(partial, manifest)
+    return Bundle(folder, manifest)
+
+
+def source_session(checkpoint: Checkpoint, context: int) -> Session:
+    """The source model in float32, its weights mapped when they are stored so."""
+    from onekv.export.model.decoder import build_decoder
+    from onekv.export.model.session import DecoderSession
+
+    state = {name: tensor.float() for name, tensor in checkpoint.load().items()}
+    return DecoderSession(build_decoder(checkpoint.spec, state, context), context)
+
+
+def checkpoint_hash(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the hashes of the files that were read."""
+    total = hashlib.sha256()
+    for path in sorted(checkpoint.files):
+        total.update(file_hash(path).encode())
+    return total.hexdigest()
+
+
+def _check_space(folder: Path, memory: Memory) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < memory.weights:
+        raise OnekvError(
+            f"the weights take {memory.weights / 2**20:.0f} MiB, "
+            f"the disk has {free / 2**20:.0f} MiB left",
+            "Free some space, or choose another folder with -o.",
+        )
+
+
+def _source_run(plan: ExportPlan, reporter: Reporter) -> Golden:
+    spec, context = plan.checkpoint.spec, plan.options.context
+    tokenizer = None if plan.tokenizer_dir is None else load_tokenizer(plan.tokenizer_dir)
+    with reporter.stage("source model") as progress:
+        session = source_session(plan.checkpoint, context)
+        prompt = parity_prompt(tokenizer, spec.vocab_size, context)
+        return golden_run(session, prompt, progress)
+
+
+def _lower(plan: ExportPlan, folder: Path, reporter: Reporter) -> str:
+    checkpoint, options = plan.checkpoint, plan.options
+    request = LowerRequest(
+        checkpoint.spec,
+        options,
+        checkpoint.load,
+        checkpoint.eos_token_ids,
+        checkpoint.bos_token_id,
+    )
+    with reporter.stage(f"lower to {options.target}") as progress:
+        target = importlib.import_module(f"onekv.export.targets.{options.target}")
+        entry: str = target.lower(request, folder, progress)
+        return entry
+
+
+def _verify(plan: ExportPlan, entry: Path, golden: Golden, reporter: Reporter) -> Parity:
+    with reporter.stage("verify") as progress:
+        session = open_session(plan.options.target, entry, plan.options.context)
+        parity = check_parity(session, golden, plan.options, "source model", progress)
+    if not parity.passed:
+        raise ParityError(
+            "the exported file does not compute the source model: " + "; ".join(parity.reasons),
+            "Nothing was written. Please report this with the model's configuration.",
+        )
+    return parity
+
+
+def _describe(plan: ExportPlan, folder: Path, entry: str, parity: Parity) -> Manifest:
+    checkpoint = plan.checkpoint
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        onekv=onekv.__version__,
+        model=checkpoint.spec,
+        options=plan.options,
+        variant=checkpoint.spec.variant,
+        source=Source(
+            name=checkpoint.source,
+            format=checkpoint.format,
+            sha256=checkpoint_hash(checkpoint),
+            sharing_evidence=checkpoint.sharing_evidence,
+        ),
+        entry=entry,
+        files=describe_files(folder),
+        eos_token_ids=checkpoint.eos_token_ids,
+        bos_token_id=checkpoint.bos_token_id,
+        tools=_tool_versions(),
+        memory=plan.memory,
+        parity=parity,
+    )
+
+
+def _tool_versions() -> dict[str, str]:
+    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    return {name: installed[name] for name in _TOOLS if name in installed}

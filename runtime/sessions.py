@@ -1,0 +1,75 @@
+"""What every runtime offers to the code above it: tokens in, logits out, a position that moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onekv.errors import OnekvError
+
+Logits = NDArray[np.float32]
+
+
+class ContextFullError(OnekvError):
+    """More tokens than the bundle's context holds. The cache is left as it was."""
+
+    def __init__(self, needed: int, context: int) -> None:
+        super().__init__(
+            f"{needed} tokens do not fit into this bundle's context of {context}",
+            "Shorten the prompt, or export again with a larger --context.",
+        )
+
+
+class Session(Protocol):
+    """A loaded model with its cache."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the cache holds."""
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache."""
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of all cache tensors at the full context."""
+
+    def step(self, tokens: Sequence[int]) -> Logits:
+        """Append tokens and give the logits after each: [len(tokens), vocab].
+
+        Raises:
+            ContextFullError: they do not fit; nothing was appended.
+        """
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+
+
+def check_room(session: Session, tokens: int) -> None:
+    """Raise ContextFullError unless `tokens` more fit."""
+    if session.position + tokens > session.context:
+        raise ContextFullError(session.position + tokens, session.context)
+
+
+def open_session(target: str, path: Path, context: int) -> Session:
+    """The session of a bundle's target on the file that its runtime loads.
+
+    Raises:
+        OnekvError: the target's runtime is not installed, or refuses the file.
+    """
+    try:
+        if target == "onnx":
+            from onekv.runtime.onnx_session import OnnxSession
+
+            return OnnxSession(path, context)
+    except ImportError as error:
+        raise OnekvError(
+            f"the runtime for {target} bundles is not installed: no module {error.name}",
+            f"Install it: pip install 'onekv[{target}]'",
+        ) from error
+    raise OnekvError(f"no runtime here executes {target} bundles")
