@@ -125,6 +125,8 @@ def _check_tables(cos: Tensor | None, sin: Tensor | None, end: int, dim: int) ->
 
 def _check_fits(new_rows: int, length: int, pos: Tensor, window: int) -> int:
     start = int(pos)
+    if window < 0:
+        raise ValueError(f"window {window} is negative")
     if start < 0:
         raise CacheOverflowError(f"position {start} is negative")
     wraps = start + new_rows > length

@@ -89,6 +89,8 @@ class ModelSpec:
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise CheckpointError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.window < 0:
+            raise CheckpointError(f"window is {self.window}; it must be at least 0")
         if self.heads % self.kv_heads:
             raise CheckpointError(
                 f"{self.heads} query heads cannot be split over {self.kv_heads} kv heads"

@@ -130,6 +130,14 @@ def test_rows_that_do_not_fit_are_refused_without_a_trace(pos: int, new: int, wi
     assert torch.equal(other, before[1])
 
 
+def test_a_negative_window_is_refused_without_a_trace() -> None:
+    cache = torch.zeros(1, 1, 8, 4)
+    rows = torch.ones(1, 2, 1, 4)
+    with pytest.raises(ValueError, match="window -1 is negative"):
+        attend(rows, rows, cache, torch.tensor([0]), window=-1)
+    assert not cache.any()
+
+
 def test_the_last_rows_that_fit_are_accepted() -> None:
     cache = torch.zeros(1, 1, 8, 4)
     rows = torch.ones(1, 2, 1, 4)
