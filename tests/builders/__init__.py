@@ -1,0 +1,1 @@
+"""Fake checkpoints, written the way their real authors write them."""
