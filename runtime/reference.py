@@ -53,7 +53,7 @@ def attend(
         window: how many positions a query sees, itself included; 0 for all.
 
     Returns:
-        [B, S, Hq, D] in q's type.
+        [B, S, Hq, D] in q's type, contiguous.
 
     Raises:
         CacheOverflowError: pos+S exceeds L (with a window: a row still in view would be
@@ -165,7 +165,7 @@ def _softmax_sum(
         visible &= positions > query_positions - window
     weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1)
     out = torch.einsum("bhgsp,bhpd->bshgd", weights, values)
-    return out.reshape(q.shape).to(q.dtype)
+    return out.reshape(q.shape).to(q.dtype).contiguous()
 
 
 def _work_type(q: Tensor) -> torch.dtype:
