@@ -24,21 +24,20 @@ class Checkpoint:
     """A checkpoint whose tensors were found to be what its specification says.
 
     source: file or folder name, without its path. format: "paper", "huggingface" or "gguf".
-    files: what was read, for hashing. tokenizer_dir: a folder that holds `tokenizer.json`.
-    sharing_evidence: one sentence on how the sharing was proven. obstacle: what keeps keys
-    and values apart; None when one tensor serves as both.
+    files: what was read, for hashing. sharing_evidence: one sentence on how the sharing was
+    proven. obstacle: what keeps keys and values apart; None when one tensor serves as both.
     """
 
     spec: ModelSpec
     source: str
     format: str
     files: tuple[Path, ...]
-    tokenizer_dir: Path | None
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     sharing_evidence: str
     obstacle: str | None
     _read: Callable[[], dict[str, Tensor]] = field(repr=False, compare=False)
+    _find_tokenizer: Callable[[], Path | None] = field(repr=False, compare=False)
 
     def load(self) -> dict[str, Tensor]:
         """The tensors under the names of `Decoder`, in the types they are stored in.
@@ -49,6 +48,14 @@ class Checkpoint:
             CheckpointError: a file can no longer be read.
         """
         return self._read()
+
+    @property
+    def tokenizer_dir(self) -> Path | None:
+        """A folder that holds `tokenizer.json`, None without one.
+
+        That of a `.gguf` is written when first asked for, and goes with the checkpoint.
+        """
+        return self._find_tokenizer()
 
 
 def require_one_tensor(checkpoint: Checkpoint) -> None:

@@ -73,12 +73,12 @@ def open_folder(folder: Path) -> Checkpoint:
         source=folder.name,
         format="huggingface",
         files=(folder / "config.json", *weights.files),
-        tokenizer_dir=folder_with_tokenizer(folder),
         eos_token_ids=end or token_ids(config.get("eos_token_id"), declared),
         bos_token_id=begin[0] if begin else None,
         sharing_evidence=proof.evidence,
         obstacle=proof.obstacle,
         _read=lambda: _load(kept),
+        _find_tokenizer=lambda: folder_with_tokenizer(folder),
     )
 
 

@@ -54,12 +54,12 @@ def open_paper(path: Path) -> Checkpoint:
         source=path.name,
         format="paper",
         files=(path,),
-        tokenizer_dir=folder_with_tokenizer(path.parent),
         eos_token_ids=(_GPT2_END,) if declared.vocab_size >= _GPT2_VOCAB else (),
         bos_token_id=None,
         sharing_evidence=proof.evidence,
         obstacle=proof.obstacle,
         _read=lambda: dict(kept),
+        _find_tokenizer=lambda: folder_with_tokenizer(path.parent),
     )
 
 
