@@ -1,0 +1,189 @@
+// One call: check, split into pieces, append, compute the pieces on threads, merge.
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <new>
+
+#include "problem.h"
+#include "records.h"
+
+namespace onekv {
+namespace {
+
+// Pieces are cut by the shape alone, never by the number of threads: results do not depend on it.
+constexpr int64_t kWantedPieces = 64;
+constexpr int64_t kShortestChunk = 512;
+constexpr int64_t kChunkStep = 256;
+
+struct Cut {
+  int tokens;            // queries of S per piece
+  int64_t token_blocks;  // pieces along S
+  int64_t chunk;         // positions per piece
+  int chunks;            // pieces along the context, at most
+
+  int64_t groups(const Problem& p) const { return p.args->batch * p.args->kv_heads * token_blocks; }
+};
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+Cut cut(const Problem& problem, const Engine& engine) {
+  const onekv_attend_args& a = *problem.args;
+  Cut result;
+  int64_t most = engine.tokens_per_piece(problem);
+  result.tokens = static_cast<int>(a.new_tokens < most ? a.new_tokens : most);
+  result.token_blocks = ceil_div(a.new_tokens, result.tokens);
+  int64_t longest = problem.end - problem.first_visible(a.position);
+  int64_t wanted = ceil_div(kWantedPieces, result.groups(problem));
+  int64_t chunk = ceil_div(ceil_div(longest, wanted), kChunkStep) * kChunkStep;
+  result.chunk = chunk < kShortestChunk ? kShortestChunk : chunk;
+  result.chunks = static_cast<int>(ceil_div(longest, result.chunk));
+  return result;
+}
+
+int64_t padded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// What all threads of one call share.
+struct Run {
+  const Problem& problem;
+  const Engine& engine;
+  Cut cut;
+  int workers;
+  char* memory;  // shared | scratch per worker | partials | unfinished chunks per group
+  std::atomic<int64_t> next{0};
+
+  int64_t queries() const { return int64_t{cut.tokens} * problem.group; }
+  int64_t partial_floats() const { return queries() * (problem.head_dim + 2); }
+  int64_t shared_bytes() const { return padded(engine.shared_bytes(problem)); }
+  int64_t scratch_bytes() const { return padded(engine.scratch_bytes(problem)); }
+  // With one chunk a worker needs a single partial, which it finishes at once.
+  int64_t partials() const { return cut.chunks == 1 ? workers : cut.groups(problem) * cut.chunks; }
+  int64_t partial_bytes() const { return padded(partial_floats() * sizeof(float)); }
+
+  char* scratch(int worker) const { return memory + shared_bytes() + worker * scratch_bytes(); }
+  char* partial_memory(int64_t index) const { return scratch(workers) + index * partial_bytes(); }
+  std::atomic<int>* unfinished(int64_t group) const {
+    return reinterpret_cast<std::atomic<int>*>(partial_memory(partials())) + group;
+  }
+  int64_t bytes() const {
+    return shared_bytes() + workers * scratch_bytes() + partials() * partial_bytes() +
+           cut.groups(problem) * static_cast<int64_t>(sizeof(std::atomic<int>));
+  }
+  Partial partial(int64_t index) const {
+    float* start = reinterpret_cast<float*>(partial_memory(index));
+    return {start, start + queries(), start + 2 * queries()};
+  }
+};
+
+// Sets result to the merged partials of one query and writes it, divided.
+void finish_query(const Run& run, const Partial* partials, int count, int query, int64_t offset) {
+  int dim = run.problem.head_dim;
+  float max = -INFINITY, sum = 0, out[kMaxHeadDim] = {};
+  for (int i = 0; i < count; ++i) {
+    if (partials[i].sum[query] != 0) max = std::fmax(max, partials[i].max[query]);
+  }
+  for (int i = 0; i < count; ++i) {
+    if (partials[i].sum[query] == 0) continue;
+    float factor = std::exp(partials[i].max[query] - max);
+    const float* from = partials[i].out + int64_t{query} * dim;
+    sum += factor * partials[i].sum[query];
+    for (int d = 0; d < dim; ++d) out[d] += factor * from[d];
+  }
+  for (int d = 0; d < dim; ++d) out[d] /= sum;
+  const onekv_attend_args& a = *run.problem.args;
+  write_activations(a.activations, out, dim, a.out.data, offset);
+}
+
+constexpr int kMostChunks = static_cast<int>(kWantedPieces) + 1;
+
+void finish(const Run& run, const Piece& piece, const Partial* partials, int count) {
+  int group = run.problem.group;
+  for (int query = 0; query < piece.tokens * group; ++query) {
+    int64_t token = piece.first_token + query / group;
+    int64_t head = piece.kv_head * group + query % group;
+    finish_query(run, partials, count, query,
+                 offset_of(run.problem.args->out, piece.batch, token, head));
+  }
+}
+
+// The piece of a group of queries and a chunk; empty when those queries do not reach it.
+Piece piece_at(const Run& run, int64_t group, int chunk) {
+  const onekv_attend_args& a = *run.problem.args;
+  const Cut& cut = run.cut;
+  // The last queries see most: they go first.
+  int64_t block = cut.token_blocks - 1 - group % cut.token_blocks;
+  int64_t head = group / cut.token_blocks;
+  int64_t first = block * cut.tokens;
+  int64_t tokens = a.new_tokens - first < cut.tokens ? a.new_tokens - first : cut.tokens;
+  int64_t begin = run.problem.first_visible(a.position + first) + chunk * cut.chunk;
+  int64_t end = a.position + first + tokens;
+  if (chunk + 1 < cut.chunks && begin + cut.chunk < end) end = begin + cut.chunk;
+  return {head / a.kv_heads, head % a.kv_heads, first, static_cast<int>(tokens), begin, end};
+}
+
+void compute(const Run& run, const Piece& piece, int worker, Partial result) {
+  if (piece.begin >= piece.end) {
+    for (int64_t i = 0; i < run.queries(); ++i) result.sum[i] = 0;
+    return;
+  }
+  run.engine.attend(run.problem, piece, run.memory, run.scratch(worker), result);
+}
+
+void work(void* context, int worker) {
+  Run& run = *static_cast<Run*>(context);
+  int chunks = run.cut.chunks;
+  int64_t items = run.cut.groups(run.problem) * chunks;
+  for (int64_t item; (item = run.next.fetch_add(1)) < items;) {
+    int64_t group = item / chunks;
+    Piece piece = piece_at(run, group, static_cast<int>(item % chunks));
+    Partial first = run.partial(chunks == 1 ? worker : item);
+    compute(run, piece, worker, first);
+    if (chunks == 1) {
+      finish(run, piece, &first, 1);
+    } else if (run.unfinished(group)->fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      Partial all[kMostChunks];
+      for (int i = 0; i < chunks; ++i) all[i] = run.partial(group * chunks + i);
+      finish(run, piece, all, chunks);
+    }
+  }
+}
+
+onekv_status run_pieces(Run& run) {
+  const onekv_attend_args& a = *run.problem.args;
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 64, static_cast<size_t>(run.bytes()))) return ONEKV_NO_MEMORY;
+  run.memory = static_cast<char*>(memory);
+  for (int64_t i = 0; i < run.cut.groups(run.problem); ++i) {
+    new (run.unfinished(i)) std::atomic<int>(run.cut.chunks);
+  }
+  append(run.problem);
+  run.engine.prepare(run.problem, run.memory);
+  if (a.parallel) {
+    a.parallel(a.parallel_context, run.workers, work, &run);
+  } else {
+    run_on_pool(run.workers, work, &run);
+  }
+  std::free(memory);
+  return ONEKV_OK;
+}
+
+}  // namespace
+}  // namespace onekv
+
+extern "C" onekv_status onekv_attend(const onekv_attend_args* args) {
+  using namespace onekv;
+  if (!args) return ONEKV_NULL_ARGUMENT;
+  onekv_status status = check_arguments(*args);
+  if (status != ONEKV_OK) return status;
+  int parts = args->rows.part[1] ? 2 : 1;
+  int dim = static_cast<int>(args->head_dim);
+  Problem problem{args,  dim,         static_cast<int>(args->heads / args->kv_heads),
+                  parts, dim / parts, args->position + args->new_tokens};
+  status = check_contents(problem);
+  if (status != ONEKV_OK) return status;
+  const Engine& chosen = *engine(args->isa < 0 ? onekv_isa_best() : args->isa);
+  Run run{problem, chosen, cut(problem, chosen), 1, nullptr};
+  int64_t items = run.cut.groups(problem) * run.cut.chunks;
+  int64_t threads = args->threads ? args->threads : machine_threads();
+  run.workers = static_cast<int>(threads < items ? threads : items);
+  return run_pieces(run);
+}

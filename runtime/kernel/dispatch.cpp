@@ -1,0 +1,47 @@
+// Which engines this build has, and which of them this CPU can run.
+#include <cstdlib>
+#include <cstring>
+
+#include "engines.h"
+
+namespace onekv {
+namespace {
+
+const Engine* const kEngines[] = {
+    &plain_engine,
+};
+
+constexpr int32_t kCount = sizeof kEngines / sizeof *kEngines;
+
+int32_t find_best() {
+  int32_t best = 0;
+  for (int32_t isa = 0; isa < kCount; ++isa) {
+    if (kEngines[isa]->supported()) best = isa;
+  }
+  const char* wanted = std::getenv("ONEKV_ISA");
+  for (int32_t isa = 0; wanted && isa <= best; ++isa) {
+    if (std::strcmp(wanted, kEngines[isa]->name) == 0 && kEngines[isa]->supported()) return isa;
+  }
+  return best;
+}
+
+}  // namespace
+
+const Engine* engine(int32_t isa) { return kEngines[isa]; }
+
+}  // namespace onekv
+
+extern "C" int32_t onekv_isa_count(void) { return onekv::kCount; }
+
+extern "C" const char* onekv_isa_name(int32_t isa) {
+  return isa >= 0 && isa < onekv::kCount ? onekv::kEngines[isa]->name : "";
+}
+
+extern "C" int32_t onekv_isa_supported(int32_t isa) {
+  return isa >= 0 && isa < onekv::kCount && onekv::kEngines[isa]->supported();
+}
+
+extern "C" int32_t onekv_isa_best(void) {
+  static const int32_t best = onekv::find_best();
+  return best;
+}
