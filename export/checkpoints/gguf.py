@@ -15,6 +15,7 @@ import numpy as np
 from onekv.errors import CheckpointError, OnekvError
 from onekv.export.checkpoints.base import Checkpoint, check_shapes, token_ids
 from onekv.export.checkpoints.gguf_header import check_header
+from onekv.export.checkpoints.huggingface import stored_name
 from onekv.export.checkpoints.sharing import prove
 from onekv.export.model.config import spec_from_config
 from onekv.export.model.shapes import Shape, parameter_shapes
@@ -109,7 +110,7 @@ def _check(
     names = get_tensor_name_map(arch, spec.layers)
     expected: dict[str, Shape] = {}
     for own, shape in parameter_shapes(spec).items():
-        key = own if own.startswith("lm_head") else f"model.{own}"
+        key = stored_name(own, "llama")
         name = names.get_name(key, try_suffixes=(".weight", ".bias"))
         expected[name or key] = shape
     found = {name: tuple(int(n) for n in reversed(t.shape)) for name, t in tensors.items()}
@@ -145,10 +146,7 @@ def _load(path: Path, config: PreTrainedConfig, spec: ModelSpec) -> dict[str, Te
             path.parent, gguf_file=path.name, config=config, dtype=torch.float32
         )
     state = model.state_dict()
-    return {
-        name: state[name if name.startswith("lm_head") else f"model.{name}"]
-        for name in parameter_shapes(spec)
-    }
+    return {name: state[stored_name(name, config.model_type)] for name in parameter_shapes(spec)}
 
 
 def _tokenizer_writer(path: Path) -> Callable[[], Path]:

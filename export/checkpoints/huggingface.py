@@ -17,15 +17,15 @@ from onekv.export.checkpoints.base import (
 )
 from onekv.export.checkpoints.sharing import Proof, prove
 from onekv.export.checkpoints.stored import StoredTensor, read_header
-from onekv.export.model.config import spec_from_config
+from onekv.export.model.config import MODEL_TYPE, spec_from_config
 from onekv.export.model.shapes import parameter_shapes
 from onekv.export.model.spec import ModelSpec, Sharing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 _PARTS = ("weight", "bias")
 
 
@@ -64,7 +64,7 @@ def open_folder(folder: Path) -> Checkpoint:
     declared = spec_from_config(config)
     weights = _find_weights(folder, declared.tied_head)
     proof, kept = _prove(declared, weights)
-    _check(proof.spec, kept, folder.name)
+    _check(proof.spec, kept, config["model_type"], folder.name)
     generation = _generation_config(folder)
     end = token_ids(generation.get("eos_token_id"), declared)
     begin = token_ids(generation.get("bos_token_id", config.get("bos_token_id")), declared)
@@ -84,7 +84,12 @@ def open_folder(folder: Path) -> Checkpoint:
 
 def has_weights(folder: Path) -> bool:
     """Whether the folder holds any safetensors that `open_folder` would read."""
-    return (folder / _SINGLE).exists() or (folder / _INDEX).exists()
+    return (folder / SINGLE).exists() or (folder / INDEX).exists()
+
+
+def stored_name(name: str, family: str) -> str:
+    """The name that the decoder's tensor `name` has in a folder of this `model_type`."""
+    return name if name == "lm_head.weight" and family != MODEL_TYPE else f"model.{name}"
 
 
 def own_name(key: str) -> str:
@@ -132,15 +137,15 @@ def _check_copies(declared: ModelSpec, weights: _Weights, projection: str) -> bo
 
 
 def _find_weights(folder: Path, tied_head: bool) -> _Weights:
-    if (folder / _SINGLE).exists():
-        files: tuple[Path, ...] = (folder / _SINGLE,)
-        stored = read_header(folder / _SINGLE)
-    elif (folder / _INDEX).exists():
+    if (folder / SINGLE).exists():
+        files: tuple[Path, ...] = (folder / SINGLE,)
+        stored = read_header(folder / SINGLE)
+    elif (folder / INDEX).exists():
         stored, files = _read_shards(folder)
     else:
         found = sorted(p.name for p in folder.glob("*.bin"))
         raise CheckpointError(
-            f"{folder.name} holds no {_SINGLE} and no {_INDEX}",
+            f"{folder.name} holds no {SINGLE} and no {INDEX}",
             f"Save {found[0]} as safetensors: pickled weights can run code."
             if found
             else "Download the weights beside config.json.",
@@ -168,13 +173,13 @@ def _drop_unused(tensors: dict[str, StoredTensor], tied_head: bool) -> None:
 
 
 def _read_shards(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
-    places = read_json(folder / _INDEX).get("weight_map")
+    places = read_json(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(f, str) for f in places.values()):
-        raise CheckpointError(f"{_INDEX} has no weight_map from tensors to files")
+        raise CheckpointError(f"{INDEX} has no weight_map from tensors to files")
     headers = {}
     for name in sorted(set(places.values())):
         if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{_INDEX} names {name!r}, which is no file of this folder")
+            raise CheckpointError(f"{INDEX} names {name!r}, which is no file of this folder")
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{folder.name}: the shard {name} is missing", "Download it beside config.json."
@@ -182,16 +187,16 @@ def _read_shards(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...
         headers[name] = read_header(folder / name)
     for key, name in places.items():
         if key not in headers[name]:
-            raise CheckpointError(f"{_INDEX} puts {key} into {name}, which does not hold it")
+            raise CheckpointError(f"{INDEX} puts {key} into {name}, which does not hold it")
     stored = {key: headers[name][key] for key, name in places.items()}
-    return stored, (folder / _INDEX, *(folder / name for name in headers))
+    return stored, (folder / INDEX, *(folder / name for name in headers))
 
 
-def _check(spec: ModelSpec, kept: Mapping[str, StoredTensor], source: str) -> None:
+def _check(spec: ModelSpec, kept: Mapping[str, StoredTensor], family: str, source: str) -> None:
     """Compare with the specification under the names that the files have."""
-    prefixed = {name: tensor.key for name, tensor in kept.items()}
+    keys = {name: tensor.key for name, tensor in kept.items()}
     expected = {
-        prefixed.get(name, name if name == "lm_head.weight" else f"model.{name}"): shape
+        keys.get(name, stored_name(name, family)): shape
         for name, shape in parameter_shapes(spec).items()
     }
     check_shapes(expected, {t.key: t.shape for t in kept.values()}, source)
