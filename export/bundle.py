@@ -36,6 +36,23 @@ class Bundle:
         return self.path / name if listed else None
 
 
+def check_free(folder: Path, force: bool) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        UsageError: `folder` exists and `force` is not set, or it is something else.
+    """
+    if folder.exists() and not force:
+        raise UsageError(f"{folder} exists", "Choose another folder, or replace it with --force.")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", "Choose another folder.")
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder says that it is a bundle."""
+    return (folder / NAME).is_file()
+
+
 @contextmanager
 def writing(folder: Path, force: bool = False) -> Iterator[Path]:
     """A temporary sibling of `folder` that takes its place when the block ends well.
@@ -46,8 +63,7 @@ def writing(folder: Path, force: bool = False) -> Iterator[Path]:
         UsageError: `folder` exists and `force` is not set.
         OnekvError: the disk is full.
     """
-    if folder.exists() and not force:
-        raise UsageError(f"{folder} exists", "Choose another folder, or replace it with --force.")
+    check_free(folder, force)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -112,7 +128,7 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: it is absent, not valid, or of another schema version.
     """
     path = folder / NAME
-    if not path.is_file():
+    if not is_bundle(folder):
         raise BundleError(
             f"{folder} is not a bundle: it has no {NAME}",
             "Give the folder that `onekv export` wrote.",

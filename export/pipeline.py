@@ -34,6 +34,20 @@ class ExportPlan:
     tokenizer_dir: Path | None
     memory: Memory
 
+    def summary(self) -> dict[str, object]:
+        """The plan as plain data."""
+        checkpoint = self.checkpoint
+        return {
+            "source": checkpoint.source,
+            "format": checkpoint.format,
+            "variant": checkpoint.spec.variant,
+            "sharing_evidence": checkpoint.sharing_evidence,
+            "model": checkpoint.spec,
+            "options": self.options,
+            "tokenizer": self.tokenizer_dir is not None,
+            "memory": self.memory,
+        }
+
 
 def plan_export(
     checkpoint: Checkpoint, options: ExportOptions, tokenizer: Path | None, need_tokenizer: bool

@@ -1,0 +1,90 @@
+"""Verify a bundle again, later and elsewhere, and write the answer into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onekv.errors import UsageError
+from onekv.export.bundle import Bundle, open_bundle, write_manifest
+from onekv.export.checkpoints import open_checkpoint
+from onekv.export.manifest import Parity, Perplexity
+from onekv.export.pipeline import checkpoint_hash, source_session
+from onekv.export.stages import Reporter, Silent
+from onekv.export.tokenizer import load_tokenizer
+from onekv.export.verify import RECORD, Golden, check_parity, golden_run, load_golden
+from onekv.quantize.quality import perplexity
+from onekv.runtime.sessions import Session, open_session
+
+
+def verify_bundle(
+    folder: Path,
+    model: Path | None = None,
+    text: Path | None = None,
+    reporter: Reporter | None = None,
+) -> Parity:
+    """Compare a bundle with its source model, and record the result in its manifest.
+
+    With `model`, the source runs again; without, the bundle is compared with the logits that
+    were recorded when it was made. `text` is a file whose perplexity is measured too.
+
+    Raises:
+        BundleError: the bundle was changed or is incomplete.
+        UsageError: `model` is not what the bundle was made from.
+    """
+    reporter = reporter or Silent()
+    with reporter.stage("check files"):
+        bundle = open_bundle(folder)
+    source = None if model is None else _source(bundle, model)
+    golden, against = _golden(bundle, source, reporter)
+    with reporter.stage("verify") as progress:
+        session = open_session(bundle.manifest.options.target, bundle.entry, _context(bundle))
+        parity = check_parity(session, golden, bundle.manifest.options, against, progress)
+    if text is not None:
+        found = _perplexity(bundle, session, source, text, reporter)
+        parity = parity.model_copy(update={"perplexity": found})
+    write_manifest(folder, bundle.manifest.model_copy(update={"parity": parity}))
+    return parity
+
+
+def _context(bundle: Bundle) -> int:
+    return bundle.manifest.options.context
+
+
+def _source(bundle: Bundle, model: Path) -> Session:
+    checkpoint = open_checkpoint(model)
+    if checkpoint_hash(checkpoint) != bundle.manifest.source.sha256:
+        raise UsageError(
+            f"{model} is not the model that {bundle.path} was made from "
+            f"({bundle.manifest.source.name}): their hashes differ",
+            "Give the original model, or leave --source out to use the recorded logits.",
+        )
+    return source_session(checkpoint, _context(bundle))
+
+
+def _golden(bundle: Bundle, source: Session | None, reporter: Reporter) -> tuple[Golden, str]:
+    recorded = load_golden(bundle.path / RECORD)
+    if source is None:
+        return recorded, "logits recorded at export"
+    prompt = recorded.tokens[: recorded.prompt_length].tolist()
+    with reporter.stage("source model") as progress:
+        return golden_run(source, prompt, progress), "source model"
+
+
+def _perplexity(
+    bundle: Bundle, session: Session, source: Session | None, text: Path, reporter: Reporter
+) -> Perplexity:
+    tokens = load_tokenizer(bundle.path).encode(_read(text)).ids
+    with reporter.stage("perplexity") as progress:
+        own = perplexity(session, tokens, progress=progress)
+    reference = None
+    if source is not None:
+        with reporter.stage("perplexity, source") as progress:
+            reference = perplexity(source, tokens, progress=progress)
+    return Perplexity(text=text.name, tokens=len(tokens), source=reference, bundle=own)
+
+
+def _read(text: Path) -> str:
+    try:
+        return text.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{text} cannot be read as UTF-8 text: {error}") from error

@@ -1,0 +1,188 @@
+"""How onekv looks in a terminal: stages with peak memory on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from onekv.export.checkpoints.base import Checkpoint
+from onekv.export.manifest import Manifest, Memory, Parity
+from onekv.export.model.spec import ModelSpec
+from onekv.export.options import ExportOptions
+from onekv.export.pipeline import ExportPlan
+from onekv.export.plan import CacheRow, parameters
+from onekv.export.targets import Progress as Report
+from onekv.runtime.generate import Generation
+from onekv.runtime.sessions import Session
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def size(count: float) -> str:
+    """Bytes for people: powers of 1024, three digits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.3g} {unit}"
+
+
+class _Peak(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"peak {size(task.fields.get('peak') or peak_bytes())}")
+
+
+class StageReporter:
+    """Implements `Reporter`: a progress bar on stderr, or a plain line when that is a file."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Report]:
+        if not self._console.is_terminal:
+            begin = time.perf_counter()
+            yield lambda done, total: None
+            took = time.perf_counter() - begin
+            self._console.print(f"{name}: {took:.1f} s, peak {size(peak_bytes())}", highlight=False)
+            return
+        columns = (TextColumn("{task.description:>20}"), BarColumn(), TimeElapsedColumn(), _Peak())
+        with Progress(*columns, console=self._console) as progress:
+            task = progress.add_task(name, total=None)
+
+            def report(done: int, total: int) -> None:
+                progress.update(task, completed=done, total=total)
+
+            yield report
+            progress.update(task, completed=1, total=1, peak=peak_bytes())
+
+
+def cache_table(rows: tuple[CacheRow, ...], context: int) -> Table:
+    """A model's cache beside its twin's, per number format."""
+    table = Table(title=f"KV cache at a context of {context} tokens")
+    for heading in ("attention", "cache", "per token", "in all"):
+        table.add_column(heading, justify="left" if heading == "attention" else "right")
+    for row in rows:
+        table.add_row(row.variant, row.number, size(row.per_token), size(row.total))
+    return table
+
+
+def parity_table(parity: Parity) -> Table:
+    """What a verification found."""
+    table = Table(title=f"Parity with the {parity.against}")
+    for heading in ("phase", "positions", "relative L2", "max abs", "same argmax", "KL"):
+        table.add_column(heading, justify="left" if heading == "phase" else "right")
+    for name, part in (("prefill", parity.prefill), ("decode", parity.decode)):
+        table.add_row(
+            name,
+            str(part.positions),
+            f"{part.relative_l2:.2e}",
+            f"{part.max_abs:.2e}",
+            f"{part.argmax_agreement:.1%}",
+            f"{part.kl:.2e}",
+        )
+    return table
+
+
+def parity_lines(parity: Parity) -> Iterator[str]:
+    """The verdict, in sentences."""
+    yield f"greedy tokens: {parity.greedy_equal} of {parity.greedy_tokens} equal"
+    if parity.perplexity is not None:
+        found = parity.perplexity
+        source = "" if found.source is None else f", source model {found.source:.4f}"
+        yield f"perplexity of {found.text} ({found.tokens} tokens): {found.bundle:.4f}{source}"
+    verdict = "computes the source model" if parity.passed else "FAILS"
+    yield f"verdict: {verdict} (relative L2 at most {parity.tolerance:.0e})"
+    yield from parity.reasons
+
+
+def manifest_table(manifest: Manifest) -> Table:
+    """A bundle in one table."""
+    source, files = manifest.source, manifest.files
+    return _facts(
+        model=f"{source.name} ({source.format})",
+        attention=f"{manifest.variant}: {source.sharing_evidence}",
+        shape=_shape(manifest.model),
+        **_options_facts(manifest.options, manifest.memory, manifest.model),
+        files="\n".join(f"{file.name}  {size(file.bytes)}" for file in files),
+        made_with=", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
+    )
+
+
+def plan_table(plan: ExportPlan, folder: Path) -> Table:
+    """What an export would do."""
+    return _facts(
+        **_checkpoint_facts(plan.checkpoint),
+        **_options_facts(plan.options, plan.memory, plan.checkpoint.spec),
+        output=str(folder),
+    )
+
+
+def checkpoint_table(checkpoint: Checkpoint) -> Table:
+    """A checkpoint in one table."""
+    return _facts(**_checkpoint_facts(checkpoint))
+
+
+def memory_lines(memory: Memory, options: ExportOptions) -> Iterator[str]:
+    """The plan of one set of options."""
+    yield f"{memory.parameters / 1e6:.4g}M parameters"
+    yield f"weights, {options.weights}: {size(memory.weights)}"
+    yield f"cache, {options.cache}: {size(memory.cache)} at {options.context} tokens"
+
+
+def generation_line(result: Generation, session: Session) -> str:
+    """How a generation went."""
+    return (
+        f"[{len(result.tokens)} tokens, ended: {result.stop}; "
+        f"TTFT {result.time_to_first_token * 1000:.0f} ms "
+        f"for {result.prompt_tokens} prompt tokens; "
+        f"decode {result.decode_tokens_per_second:.1f} tokens/s; "
+        f"cache {session.cache_bytes} bytes for {session.context} tokens]"
+    )
+
+
+def _facts(**facts: str) -> Table:
+    table = Table(show_header=False)
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), value)
+    return table
+
+
+def _checkpoint_facts(checkpoint: Checkpoint) -> dict[str, str]:
+    spec = checkpoint.spec
+    return {
+        "model": f"{checkpoint.source} ({checkpoint.format})",
+        "attention": f"{spec.variant}: {checkpoint.sharing_evidence}",
+        "shape": _shape(spec),
+    }
+
+
+def _options_facts(options: ExportOptions, memory: Memory, spec: ModelSpec) -> dict[str, str]:
+    tensors = spec.sharing.cached_tensors
+    return {
+        "target": f"{options.target}, context {options.context}",
+        "weights": f"{options.weights}, {size(memory.weights)}",
+        "cache": (
+            f"{options.cache}, {tensors} tensor{'s' * (tensors > 1)} per layer, "
+            f"{size(memory.cache_per_token)} per token, {size(memory.cache)} in all"
+        ),
+    }
+
+
+def _shape(spec: ModelSpec) -> str:
+    return (
+        f"{parameters(spec) / 1e6:.4g}M parameters, {spec.layers} layers, "
+        f"hidden {spec.hidden_size}, {spec.heads} query and {spec.kv_heads} kv heads "
+        f"of {spec.head_dim}, vocabulary {spec.vocab_size}"
+    )
