@@ -17,12 +17,12 @@ from onekv.runtime.sessions import Logits, check_room
 class OnnxOptions:
     """`threads` 0 leaves the number to ONNX Runtime.
 
-    `prepack` lets the runtime copy weights into a layout of its own: a faster prefill, for
-    memory that is no longer backed by the file.
+    `prepack` lets the runtime copy weights into a layout of its own: decoding is somewhat
+    faster, and the weights are held in memory instead of mapped from the file.
     """
 
     threads: int = 0
-    prepack: bool = True
+    prepack: bool = False
 
 
 class OnnxSession:

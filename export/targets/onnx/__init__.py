@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import onnx_ir as ir
@@ -36,6 +37,9 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     attach(model, tensors, weights)
     model.producer_name = "onekv"
     save(model, folder / FILE, progress)
+    # The graph refers to itself, and through its initializers to the mapped checkpoint.
+    del model, tensors
+    gc.collect()
     write_genai_config(request, folder, FILE)
     return FILE
 
