@@ -32,7 +32,7 @@ Cut cut(const Problem& problem, const Engine& engine) {
   int64_t most = engine.tokens_per_piece(problem);
   result.tokens = static_cast<int>(a.new_tokens < most ? a.new_tokens : most);
   result.token_blocks = ceil_div(a.new_tokens, result.tokens);
-  int64_t longest = problem.end - problem.first_visible(a.position);
+  int64_t longest = problem.end - first_visible(problem, a.position);
   int64_t wanted = ceil_div(kWantedPieces, result.groups(problem));
   int64_t chunk = ceil_div(ceil_div(longest, wanted), kChunkStep) * kChunkStep;
   result.chunk = chunk < kShortestChunk ? kShortestChunk : chunk;
@@ -83,7 +83,7 @@ void finish_query(const Run& run, const Partial* partials, int count, int query,
   }
   for (int i = 0; i < count; ++i) {
     if (partials[i].sum[query] == 0) continue;
-    float factor = std::exp(partials[i].max[query] - max);
+    float factor = std::exp2(partials[i].max[query] - max);
     const float* from = partials[i].out + int64_t{query} * dim;
     sum += factor * partials[i].sum[query];
     for (int d = 0; d < dim; ++d) out[d] += factor * from[d];
@@ -114,7 +114,7 @@ Piece piece_at(const Run& run, int64_t group, int chunk) {
   int64_t head = group / cut.token_blocks;
   int64_t first = block * cut.tokens;
   int64_t tokens = a.new_tokens - first < cut.tokens ? a.new_tokens - first : cut.tokens;
-  int64_t begin = run.problem.first_visible(a.position + first) + chunk * cut.chunk;
+  int64_t begin = first_visible(run.problem, a.position + first) + chunk * cut.chunk;
   int64_t end = a.position + first + tokens;
   if (chunk + 1 < cut.chunks && begin + cut.chunk < end) end = begin + cut.chunk;
   return {head / a.kv_heads, head % a.kv_heads, first, static_cast<int>(tokens), begin, end};

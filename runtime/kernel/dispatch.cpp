@@ -9,6 +9,10 @@ namespace {
 
 const Engine* const kEngines[] = {
     &plain_engine,
+#if defined(__x86_64__)
+    &avx2_engine,
+    &avx512_engine,
+#endif
 };
 
 constexpr int32_t kCount = sizeof kEngines / sizeof *kEngines;

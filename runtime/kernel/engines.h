@@ -6,5 +6,7 @@
 namespace onekv {
 
 extern const Engine plain_engine;
+extern const Engine avx2_engine;
+extern const Engine avx512_engine;
 
 }  // namespace onekv

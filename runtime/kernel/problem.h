@@ -7,6 +7,7 @@
 namespace onekv {
 
 constexpr int kMaxHeadDim = 512;
+constexpr float kLog2E = 1.4426950408889634f;
 
 // A call whose arguments were checked.
 struct Problem {
@@ -16,16 +17,17 @@ struct Problem {
   int parts;     // records per row, 1 or 2
   int part_dim;  // elements per record
   int64_t end;   // positions filled once the new rows are in: position + S
-
-  const onekv_rows& values() const {
-    return args->values.part[0] ? args->values : args->rows;
-  }
-  // The first position that the query at `position` sees.
-  int64_t first_visible(int64_t position) const {
-    int64_t window = args->window;
-    return window > 0 && position >= window ? position - window + 1 : 0;
-  }
 };
+
+static inline const onekv_rows& value_rows(const Problem& p) {
+  return p.args->values.part[0] ? p.args->values : p.args->rows;
+}
+
+// The first position that the query at `position` sees.
+static inline int64_t first_visible(const Problem& p, int64_t position) {
+  int64_t window = p.args->window;
+  return window > 0 && position >= window ? position - window + 1 : 0;
+}
 
 // Attention of some queries of one kv head over the positions [begin, end).
 struct Piece {
@@ -40,9 +42,9 @@ struct Piece {
 // Softmax sums that were not divided yet, of tokens * group queries, token-major.
 // A query that saw nothing has sum 0.
 struct Partial {
-  float* max;  // the largest score
-  float* sum;  // of exp(score - max)
-  float* out;  // [tokens * group][head_dim], the rows weighted by exp(score - max)
+  float* max;  // the largest score times log2(e)
+  float* sum;  // of exp2(score - max)
+  float* out;  // [tokens * group][head_dim], the rows weighted by exp2(score - max)
 };
 
 // One instruction set's way to compute a piece.
@@ -62,12 +64,12 @@ struct Engine {
 // The engines of this build, plain C++ first, best last.
 const Engine* engine(int32_t isa);
 
-inline const uint8_t* row_at(const onekv_rows& rows, int part, const Piece& piece, int64_t slot) {
+static inline const uint8_t* row_at(const onekv_rows& rows, int part, const Piece& piece, int64_t slot) {
   return static_cast<const uint8_t*>(rows.part[part]) + piece.batch * rows.batch_stride +
          piece.kv_head * rows.head_stride + slot * rows.row_stride;
 }
 
-inline int64_t offset_of(const onekv_tensor& tensor, int64_t batch, int64_t token, int64_t head) {
+static inline int64_t offset_of(const onekv_tensor& tensor, int64_t batch, int64_t token, int64_t head) {
   return batch * tensor.batch_stride + token * tensor.token_stride + head * tensor.head_stride;
 }
 

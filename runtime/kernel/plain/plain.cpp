@@ -50,12 +50,12 @@ float dot(const float* a, const float* b, int count) {
 // Adds one position to a query's softmax sum.
 void accumulate(float score, const float* value, int dim, float* max, float* sum, float* out) {
   if (score > *max) {
-    float factor = std::exp(*max - score);
+    float factor = std::exp2(*max - score);
     *sum *= factor;
     for (int d = 0; d < dim; ++d) out[d] *= factor;
     *max = score;
   }
-  float weight = std::exp(score - *max);
+  float weight = std::exp2(score - *max);
   *sum += weight;
   for (int d = 0; d < dim; ++d) out[d] += weight * value[d];
 }
@@ -73,13 +73,13 @@ void attend(const Problem& p, const Piece& piece, const void*, void* scratch, Pa
   }
   std::memset(result.out, 0, sizeof(float) * queries * p.head_dim);
   for (int64_t position = piece.begin; position < piece.end; ++position) {
-    read_row(p, p.values(), piece, position, s.value);
+    read_row(p, value_rows(p), piece, position, s.value);
     read_row(p, a.rows, piece, position, s.key);
     make_key(p, position, s.key);
     for (int i = 0; i < queries; ++i) {
       int64_t query = a.position + piece.first_token + i / p.group;
-      if (position > query || position < p.first_visible(query)) continue;
-      float score = dot(s.queries + i * p.head_dim, s.key, p.head_dim) * a.scale;
+      if (position > query || position < first_visible(p, query)) continue;
+      float score = dot(s.queries + i * p.head_dim, s.key, p.head_dim) * a.scale * kLog2E;
       accumulate(score, s.value, p.head_dim, result.max + i, result.sum + i,
                  result.out + int64_t{i} * p.head_dim);
     }

@@ -1,0 +1,69 @@
+// An engine made of modes: each call goes to the first that takes it.
+#pragma once
+
+#include "any_mode.h"
+
+namespace onekv {
+
+template <class... Modes>
+struct ModeList {
+  // Calls body with a null pointer of the chosen mode's type.
+  template <class Body>
+  static auto choose(const Problem& p, const Body& body) {
+    return choose_from<Body, Modes...>(p, body);
+  }
+
+ private:
+  template <class Body, class First, class... Rest>
+  static auto choose_from(const Problem& p, const Body& body) {
+    if constexpr (sizeof...(Rest) == 0) {
+      return body(static_cast<First*>(nullptr));
+    } else {
+      if (First::takes(p)) return body(static_cast<First*>(nullptr));
+      return choose_from<Body, Rest...>(p, body);
+    }
+  }
+};
+
+template <class List>
+struct SimdEngine {
+  static int tokens_per_piece(const Problem& p) { return most_tokens(p); }
+
+  static int64_t scratch_bytes(const Problem& p) {
+    return List::choose(
+        p, [&](auto* mode) { return scratch_for<std::remove_pointer_t<decltype(mode)>>(p); });
+  }
+
+  static int64_t shared_bytes(const Problem& p) {
+    return List::choose(p, [&](auto* mode) {
+      using Mode = std::remove_pointer_t<decltype(mode)>;
+      return tile_table_floats(p, padded_half<Mode>(p), kSuperTile) *
+             static_cast<int64_t>(sizeof(float));
+    });
+  }
+
+  static void prepare(const Problem& p, void* shared) {
+    List::choose(p, [&](auto* mode) {
+      using Mode = std::remove_pointer_t<decltype(mode)>;
+      int64_t tokens = p.args->new_tokens < most_tokens(p) ? p.args->new_tokens : most_tokens(p);
+      int rows = tile_rows(static_cast<int>(tokens) * p.group);
+      fill_tile_table(p, padded_half<Mode>(p), rows, static_cast<float*>(shared));
+    });
+  }
+
+  static void attend(const Problem& p, const Piece& piece, const void* shared, void* scratch,
+                     Partial result) {
+    List::choose(p, [&](auto* mode) {
+      attend_piece<std::remove_pointer_t<decltype(mode)>>(p, piece, shared, scratch, result);
+    });
+  }
+};
+
+template <class List>
+constexpr Engine make_engine(const char* name, bool (*supported)()) {
+  using E = SimdEngine<List>;
+  return {name,          supported, E::tokens_per_piece, E::scratch_bytes, E::shared_bytes,
+          E::prepare,    E::attend};
+}
+
+}  // namespace onekv

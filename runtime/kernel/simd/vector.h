@@ -1,0 +1,86 @@
+// Vectors of the compiler (GCC and clang) and what is done with them on every instruction set.
+// Everything is a template over the instruction set or static, so that no two files share code.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+namespace onekv {
+
+template <class T, int N>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(N * sizeof(T))));
+};
+
+template <class T, int N>
+using Vector = typename VectorOf<T, N>::type;
+
+template <class T>
+static inline T load(const void* from) {
+  T vector;
+  std::memcpy(&vector, from, sizeof vector);
+  return vector;
+}
+
+template <class T>
+static inline void store(void* to, T vector) {
+  std::memcpy(to, &vector, sizeof vector);
+}
+
+// Lanes l with bit Step clear: a[l] + a[l + Step]; the others: b[l - Step] + b[l].
+template <int Step, class T, std::size_t... L>
+static inline T add_neighbours(T a, T b, std::index_sequence<L...>) {
+  constexpr int n = sizeof...(L);
+  T first = __builtin_shufflevector(a, b, (L & Step ? n + L - Step : L)...);
+  T second = __builtin_shufflevector(a, b, (L & Step ? n + L : L + Step)...);
+  return first + second;
+}
+
+// `sums` holds Parts vectors; lane h * Parts + r of the result is the sum over p of lane
+// h * Parts + p of sums[r].
+template <int Parts, class V, class T>
+static inline T reduce(const T* sums) {
+  if constexpr (Parts == 1) {
+    return sums[0];
+  } else {
+    T low = reduce<Parts / 2, V>(sums);
+    T high = reduce<Parts / 2, V>(sums + Parts / 2);
+    return add_neighbours<Parts / 2>(low, high, std::make_index_sequence<V::kLanes>());
+  }
+}
+
+// 2^x to 2e-7, for x <= 0; below -126 it gives 2^-126.
+template <class V>
+static inline typename V::F exp2_of(typename V::F x) {
+  using F = typename V::F;
+  using I = typename V::I;
+  x = V::max(x, F{} - 126.0f);
+  F shifted = x + 12582912.0f;  // 1.5 * 2^23: the integer part lands in the low bits
+  F fraction = x - (shifted - 12582912.0f);
+  F y = fraction * 1.535336188e-4f + 1.339887440e-3f;
+  y = y * fraction + 9.618437357e-3f;
+  y = y * fraction + 5.550332471e-2f;
+  y = y * fraction + 2.402264791e-1f;
+  y = y * fraction + 6.931472028e-1f;
+  y = y * fraction + 1.0f;
+  return (F)((I)y + ((I)shifted << 23));
+}
+
+template <class V>
+static inline float sum_of(typename V::F x) {
+  float total = 0;
+  for (int lane = 0; lane < V::kLanes; ++lane) total += x[lane];
+  return total;
+}
+
+template <class V>
+static inline float max_of(typename V::F x) {
+  float most = x[0];
+  for (int lane = 1; lane < V::kLanes; ++lane) most = x[lane] > most ? x[lane] : most;
+  return most;
+}
+
+static inline int round_up(int count, int step) { return (count + step - 1) / step * step; }
+
+}  // namespace onekv
