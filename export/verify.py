@@ -186,7 +186,22 @@ def load_golden(path: Path) -> Golden:
         )
     except (SafetensorError, KeyError, IndexError, OSError) as error:
         raise BundleError(f"{path} is not a parity record: {error}") from error
-    last = int(golden.positions.max(initial=-1))
-    if not 0 < golden.prompt_length < len(golden.tokens) or last >= len(golden.tokens):
-        raise BundleError(f"{path} contradicts itself")
+    if not _is_consistent(golden):
+        raise BundleError(f"{path} contradicts itself", "Export the model again.")
     return golden
+
+
+def _is_consistent(golden: Golden) -> bool:
+    """Whether the arrays of a record that nobody vouches for fit together."""
+    count = len(golden.tokens)
+    return (
+        golden.tokens.dtype == golden.positions.dtype == np.int64
+        and golden.tokens.shape == golden.margins.shape == (count,)
+        and 0 < golden.prompt_length < count
+        and golden.logits.ndim == 2
+        and golden.positions.shape == (len(golden.logits),)
+        and bool((golden.positions >= 0).all() and (golden.positions < count).all())
+        and bool((golden.positions < golden.prompt_length).any())
+        and bool((golden.positions >= golden.prompt_length).any())
+        and bool((golden.tokens >= 0).all() and (golden.tokens < golden.logits.shape[1]).all())
+    )
