@@ -61,25 +61,26 @@ def writing(folder: Path, force: bool = False) -> Iterator[Path]:
 
     Raises:
         UsageError: `folder` exists and `force` is not set.
-        OnekvError: the disk is full.
+        OnekvError: the disk is full, or the folder cannot be written.
     """
     check_free(folder, force)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial = None
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         yield partial
         partial.chmod(0o755)
         _take_place(partial, folder)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        # NumPy reports a short write without an error number.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         raise OnekvError(
-            f"the disk is full: {folder.parent} has "
-            f"{shutil.disk_usage(folder.parent).free / 2**20:.0f} MiB left",
+            f"{folder} cannot be written: {'the disk is full' if full else error}",
             "Free some space, or choose another folder with -o.",
         ) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _take_place(partial: Path, folder: Path) -> None:

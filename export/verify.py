@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from onekv.errors import BundleError
 from onekv.export.manifest import Difference, Parity
@@ -157,16 +157,16 @@ def save_golden(golden: Golden, folder: Path) -> None:
     spread = np.unique(np.linspace(0, len(decode) - 1, _KEPT_DECODE).astype(int))
     first = max(0, golden.prompt_length - _KEPT_PREFILL)
     kept = np.concatenate([np.arange(first, golden.prompt_length), decode[spread]])
-    save_file(
+    content = save(
         {
             "tokens": golden.tokens,
             "prompt_length": np.asarray([golden.prompt_length]),
             "positions": kept,
             "logits": golden.logits[kept],
             "margins": golden.margins,
-        },
-        folder / RECORD,
+        }
     )
+    (folder / RECORD).write_bytes(content)
 
 
 def load_golden(path: Path) -> Golden:
