@@ -76,9 +76,7 @@ def _tensor(path: Path, key: str, entry: Any, data: int) -> StoredTensor:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:
         raise _corrupt(path, f"the entry of {key} is not dtype, shape, data_offsets") from error
-    if not isinstance(shape, list) or any(
-        type(n) is not int or n < 0 for n in [*shape, begin, end]
-    ):
+    if not isinstance(shape, list) or not all(_is_size(n) for n in [*shape, begin, end]):
         raise _corrupt(path, f"{key} has a shape or an offset that is no whole number")
     if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise CheckpointError(
