@@ -1,0 +1,175 @@
+"""A model to a Core ML package with `prefill` and `decode` functions over shared weights."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import coremltools as ct
+import numpy as np
+import torch
+from torch import Tensor
+
+from onekv.errors import OnekvError
+from onekv.export.model.decoder import build_decoder
+from onekv.export.model.spec import ModelSpec
+from onekv.export.targets.coreml import operators, weights
+from onekv.export.targets.coreml.channels_first import ChannelsFirstDecoder, head_parts
+from onekv.export.targets.coreml.options import (
+    FALLBACK_BYTES,
+    CoreMLOptions,
+    Profile,
+    check_options,
+)
+from onekv.export.targets.coreml.quiet import quiet
+from onekv.export.targets.coreml.states import (
+    StatefulDecoder,
+    state_names,
+    state_shape,
+    widen_norms,
+)
+from onekv.export.targets.coreml.versions import check_versions
+
+PACKAGE = "model.mlpackage"
+PREFILL, DECODE = "prefill", "decode"
+
+
+@dataclass(frozen=True)
+class LoweredPackage:
+    """The package that was written, and what its user should be told."""
+
+    path: Path
+    size: int
+    notes: tuple[str, ...]
+
+
+def lower(
+    spec: ModelSpec,
+    load_state: Callable[[], Mapping[str, Tensor]],
+    options: CoreMLOptions,
+    folder: Path,
+    metadata: Mapping[str, str] | None = None,
+) -> LoweredPackage:
+    """Write `model.mlpackage` into an existing folder.
+
+    Args:
+        spec: the model.
+        load_state: gives the state dict of a `Decoder`, in any float type.
+        options: see `CoreMLOptions`.
+        folder: where the package goes.
+        metadata: the `userDefined` metadata of the package.
+
+    Raises:
+        UsageError: the device cannot hold what was asked for.
+        OnekvError: coremltools or numpy of a version that breaks the route, or weights that
+            fp16 cannot hold.
+    """
+    check_versions()
+    check_options(spec, options)
+    model = _stateful_model(spec, load_state, options)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        parts = {}
+        for name, new in ((PREFILL, options.prefill), (DECODE, 1)):
+            parts[name] = Path(scratch) / f"{name}.mlpackage"
+            _convert(model, spec, options, new).save(str(parts[name]))
+        del model
+        merged = Path(scratch) / PACKAGE
+        _merge(parts, merged)
+        set_metadata(merged, metadata or {})
+        target = folder / PACKAGE
+        shutil.move(merged, target)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    return LoweredPackage(target, size, _notes(spec, options, size))
+
+
+def _stateful_model(
+    spec: ModelSpec, load_state: Callable[[], Mapping[str, Tensor]], options: CoreMLOptions
+) -> StatefulDecoder:
+    """The model in fp16, so that every type in the graph is what the model's code says."""
+    state = dict(load_state())
+    for name in state:
+        state[name] = state[name].half()
+        if not state[name].isfinite().all():
+            raise OnekvError(
+                f"{name} has values that fp16 cannot hold, and Core ML computes in fp16",
+                "Check the checkpoint for overflows, or export to another runtime.",
+            )
+    decoder = build_decoder(spec, state, options.context).requires_grad_(False)
+    if options.profile is Profile.NPU:
+        return ChannelsFirstDecoder(decoder, options.context).eval()
+    widen_norms(decoder)
+    return StatefulDecoder(decoder, options.context).eval()
+
+
+def _convert(model: StatefulDecoder, spec: ModelSpec, options: CoreMLOptions, new: int) -> Any:
+    """One function: `new` tokens a call, every shape static."""
+    example = (torch.zeros(1, new, dtype=torch.int32), torch.zeros(1, dtype=torch.int32))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, example, check_trace=False)
+    shape = state_shape(spec, options.context)
+    with quiet(), operators.lowering_for(options.profile):
+        return ct.convert(
+            traced,
+            inputs=[
+                ct.TensorType(name="tokens", shape=(1, new), dtype=np.int32),
+                ct.TensorType(name="pos", shape=(1,), dtype=np.int32),
+            ],
+            outputs=[ct.TensorType(name=n, dtype=np.float16) for n in logits_names(spec, options)],
+            states=[
+                ct.StateType(ct.TensorType(shape=shape, dtype=np.float16), name=name)
+                for name in state_names(spec)
+            ],
+            convert_to="mlprogram",
+            minimum_deployment_target=ct.target[options.deployment_target],
+            # The traced graph has the types that are wanted: none is to be narrowed.
+            compute_precision=ct.precision.FLOAT32,
+            pass_pipeline=weights.pipeline(options),
+            skip_model_load=True,
+        )
+
+
+def logits_names(spec: ModelSpec, options: CoreMLOptions) -> list[str]:
+    """The outputs that, side by side, are the logits [1, S, vocab]."""
+    parts = head_parts(spec.vocab_size) if options.profile is Profile.NPU else 1
+    return ["logits"] if parts == 1 else [f"logits_{part}" for part in range(parts)]
+
+
+def _merge(parts: Mapping[str, Path], target: Path) -> None:
+    """Join the packages' functions; equal weights are stored once."""
+    description = ct.utils.MultiFunctionDescriptor()
+    for name, path in parts.items():
+        description.add_function(str(path), src_function_name="main", target_function_name=name)
+    description.default_function_name = DECODE
+    with quiet():
+        ct.utils.save_multifunction(description, str(target))
+
+
+def set_metadata(package: Path, metadata: Mapping[str, str]) -> None:
+    """Set `userDefined` metadata, which the merge of functions drops."""
+    file = package / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    model = ct.proto.Model_pb2.Model()
+    model.ParseFromString(file.read_bytes())
+    model.description.metadata.userDefined.update(metadata)
+    file.write_bytes(model.SerializeToString())
+
+
+def _notes(spec: ModelSpec, options: CoreMLOptions, size: int) -> tuple[str, ...]:
+    notes = []
+    if size > FALLBACK_BYTES:
+        notes.append(
+            f"The package takes {size / 1e9:.2f} GB. Above about 1 GB devices run it on the GPU "
+            "or CPU without saying so: choose smaller weights, or measure before you ship."
+        )
+    names = logits_names(spec, options)
+    if len(names) > 1:
+        notes.append(
+            f"A vocabulary of {spec.vocab_size} is wider than the Neural Engine's tensors: the "
+            f"logits come in {len(names)} outputs, to be joined in order."
+        )
+    return tuple(notes)
