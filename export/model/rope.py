@@ -18,7 +18,8 @@ def rotary_tables(spec: ModelSpec, positions: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines [positions, head_dim/2], float32, attention factor included.
 
     Raises:
-        CheckpointError: the model's rope type is unknown or depends on the length.
+        CheckpointError: the model's rope type is unknown, lacks a parameter, or depends on
+            the length.
     """
     if spec.rope is None:
         raise ValueError("a model with learned positions has no rotary tables")
@@ -42,14 +43,19 @@ def _frequencies(rope: Rope, spec: ModelSpec) -> tuple[Tensor, float]:
             f"Known types: {', '.join(known)}.",
         )
     parameters: dict[str, Any] = dict(rope.parameters)
-    config = LlamaConfig(
-        hidden_size=spec.hidden_size,
-        num_attention_heads=spec.heads,
-        head_dim=spec.head_dim,
-        max_position_embeddings=spec.max_positions,
-        rope_parameters={**parameters, "rope_type": rope.kind, "rope_theta": rope.theta},
-    )
-    frequencies, factor = ROPE_INIT_FUNCTIONS[rope.kind](config, torch.device("cpu"))
+    try:
+        config = LlamaConfig(
+            hidden_size=spec.hidden_size,
+            num_attention_heads=spec.heads,
+            head_dim=spec.head_dim,
+            max_position_embeddings=spec.max_positions,
+            rope_parameters={**parameters, "rope_type": rope.kind, "rope_theta": rope.theta},
+        )
+        frequencies, factor = ROPE_INIT_FUNCTIONS[rope.kind](config, torch.device("cpu"))
+    except Exception as error:  # Each type checks its parameters in its own way.
+        raise CheckpointError(
+            f"rope type {rope.kind!r} has a parameter that is missing or wrong: {error}"
+        ) from error
     if frequencies.numel() != spec.head_dim // 2:
         raise CheckpointError(
             f"rope type {rope.kind!r} turns {2 * frequencies.numel()} of {spec.head_dim} dims",

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from onekv.errors import CheckpointError
 from onekv.export.checkpoints import open_checkpoint, read_spec, require_one_tensor
-from onekv.export.model.config import config_from_spec, onekv_config, spec_from_config
+from onekv.export.model.config import KNOWN_TYPES, config_from_spec, onekv_config, spec_from_config
 from onekv.export.model.decoder import build_decoder
 from onekv.export.model.shapes import parameter_shapes
 from onekv.export.model.spec import ModelSpec, Rope, Sharing
@@ -250,6 +252,35 @@ def test_a_configuration_that_is_no_json_object_is_refused(
         open_checkpoint(tmp_path)
 
 
+@settings(max_examples=300)
+@given(data=st.data())
+def test_any_value_of_any_key_is_understood_or_refused(data: st.DataObject) -> None:
+    config = onekv_config(LLAMA["llama Q-GQA-2"]) | data.draw(
+        st.fixed_dictionaries({"model_type": st.sampled_from(KNOWN_TYPES)})
+    )
+    keys = st.sampled_from([*config, *_MORE_KEYS])
+    config |= data.draw(st.dictionaries(keys, _ANYTHING, max_size=3))
+    try:
+        spec_from_config(config)
+    except CheckpointError as error:
+        assert error.message
+
+
+_MORE_KEYS = (
+    "rope_scaling",
+    "rope_theta",
+    "use_sliding_window",
+    "original_max_position_embeddings",
+)
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+_ANYTHING = (
+    _SCALARS
+    | st.lists(_SCALARS, max_size=3)
+    | st.dictionaries(st.sampled_from(["rope_type", "type", "rope_theta", "factor"]), _SCALARS)
+    | st.sampled_from(["llama3", "yarn", "learned", "q=k=v", "layernorm", "gelu", 1, 2, 64])
+)
+
+
 def test_a_norm_between_projection_and_use_is_refused_by_name(tmp_path: Path) -> None:
     decoder = tiny_decoder(LLAMA["llama Q-GQA-2"])
     tensors = folders.onekv_tensors(decoder)
@@ -341,6 +372,13 @@ def test_reading_a_folder_needs_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
     )
     assert ran.stdout.split() == ["Q-GQA-2", "False"]
+
+
+def test_rope_without_its_parameters_is_refused_when_its_table_is_needed() -> None:
+    parameters = (("rope_theta", 1000.0), ("rope_type", "llama3"))
+    spec = replace(LLAMA["llama Q-MQA"], rope=Rope(1000.0, "llama3", parameters))
+    with pytest.raises(CheckpointError, match="'llama3' has a parameter that is missing or wrong"):
+        tiny_decoder(spec)
 
 
 def test_rope_of_an_unknown_type_is_refused_when_its_table_is_needed(tmp_path: Path) -> None:
