@@ -171,7 +171,8 @@ def open_bundle(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     for entry in manifest.files:
         _check_file(folder, entry)
-    if all(entry.name != manifest.entry for entry in manifest.files):
+    # A Core ML package, which is a folder, is an entry too.
+    if not any(f"{entry.name}/".startswith(f"{manifest.entry}/") for entry in manifest.files):
         raise BundleError(f"{folder / NAME} does not list its own entry {manifest.entry}")
     return Bundle(folder, manifest)
 

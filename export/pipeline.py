@@ -6,21 +6,26 @@ import hashlib
 import importlib
 import importlib.metadata
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onekv
 from onekv.errors import CheckpointError, OnekvError, ParityError
 from onekv.export.bundle import Bundle, describe_files, file_hash, write_manifest, writing
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
-from onekv.export.options import ExportOptions
+from onekv.export.options import ROUNDED, ExportOptions
 from onekv.export.plan import plan_memory
 from onekv.export.stages import Reporter, Silent
 from onekv.export.targets import LowerRequest
 from onekv.export.tokenizer import copy_tokenizer, load_tokenizer, parity_prompt
 from onekv.export.verify import Golden, check_parity, golden_run, save_golden
 from onekv.runtime.sessions import Session, open_session
+
+if TYPE_CHECKING:
+    import torch
 
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "executorch", "coremltools")
 
@@ -95,11 +100,36 @@ def run_export(
 
 def source_session(checkpoint: Checkpoint, context: int) -> Session:
     """The source model in float32, its weights mapped when they are stored so."""
+    return _float_session(checkpoint, context, checkpoint.load())
+
+
+def parity_session(checkpoint: Checkpoint, options: ExportOptions) -> Session:
+    """What a bundle of these options is to compute: the source model, its weights as stored.
+
+    Rounding to integers changes the model, which perplexity measures; parity is about the file.
+    """
+    if options.weights not in ROUNDED:
+        return source_session(checkpoint, options.context)
+    target = importlib.import_module(f"onekv.export.targets.{options.target}")
+    state = target.stored_weights(checkpoint.load(), options)
+    return _float_session(checkpoint, options.context, state)
+
+
+def parity_name(options: ExportOptions) -> str:
+    """What a parity record calls the model that it compares with."""
+    if options.weights not in ROUNDED:
+        return "source model"
+    return f"source model with weights rounded to {options.weights}"
+
+
+def _float_session(
+    checkpoint: Checkpoint, context: int, state: Mapping[str, torch.Tensor]
+) -> Session:
     from onekv.export.model.decoder import build_decoder
     from onekv.export.model.session import DecoderSession
 
-    state = {name: tensor.float() for name, tensor in checkpoint.load().items()}
-    return DecoderSession(build_decoder(checkpoint.spec, state, context), context)
+    wide = {name: tensor.float() for name, tensor in state.items()}
+    return DecoderSession(build_decoder(checkpoint.spec, wide, context), context)
 
 
 def checkpoint_hash(checkpoint: Checkpoint) -> str:
@@ -124,7 +154,7 @@ def _source_run(plan: ExportPlan, reporter: Reporter) -> Golden:
     spec, context = plan.checkpoint.spec, plan.options.context
     tokenizer = None if plan.tokenizer_dir is None else load_tokenizer(plan.tokenizer_dir)
     with reporter.stage("source model") as progress:
-        session = source_session(plan.checkpoint, context)
+        session = parity_session(plan.checkpoint, plan.options)
         prompt = parity_prompt(tokenizer, spec.vocab_size, context)
         return golden_run(session, prompt, progress)
 
@@ -147,7 +177,7 @@ def _lower(plan: ExportPlan, folder: Path, reporter: Reporter) -> str:
 def _verify(plan: ExportPlan, entry: Path, golden: Golden, reporter: Reporter) -> Parity:
     with reporter.stage("verify") as progress:
         session = open_session(plan.options.target, entry, plan.options.context)
-        parity = check_parity(session, golden, plan.options, "source model", progress)
+        parity = check_parity(session, golden, plan.options, parity_name(plan.options), progress)
     if not parity.passed:
         raise ParityError(
             "the exported file does not compute the source model: " + "; ".join(parity.reasons),

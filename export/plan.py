@@ -12,6 +12,9 @@ from onekv.export.options import ExportOptions, Number
 
 BYTES = {Number.FP32: 4, Number.FP16: 2}
 
+# Scales included: one per row of int8, fp16 per 32 of int4.
+WEIGHT_BITS = {Number.FP32: 32, Number.FP16: 16, Number.INT8: 8, Number.INT4: 4.5}
+
 
 @dataclass(frozen=True)
 class CacheRow:
@@ -40,7 +43,7 @@ def plan_memory(spec: ModelSpec, options: ExportOptions) -> Memory:
     per_token = cache_per_token(spec, options.cache)
     return Memory(
         parameters=count,
-        weights=count * BYTES[options.weights],
+        weights=int(count * WEIGHT_BITS[options.weights] / 8),
         cache_per_token=per_token,
         cache=per_token * options.context,
     )
@@ -52,6 +55,6 @@ def compare_caches(spec: ModelSpec, context: int) -> tuple[CacheRow, ...]:
     return tuple(
         CacheRow(twin.variant, number, each, each * context)
         for twin in twins
-        for number in Number
+        for number in (Number.FP32, Number.FP16)
         for each in (cache_per_token(twin, number),)
     )

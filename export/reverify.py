@@ -7,8 +7,14 @@ from pathlib import Path
 from onekv.errors import UsageError
 from onekv.export.bundle import Bundle, open_bundle, write_manifest
 from onekv.export.checkpoints import open_checkpoint
+from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.manifest import Parity, Perplexity
-from onekv.export.pipeline import checkpoint_hash, source_session
+from onekv.export.pipeline import (
+    checkpoint_hash,
+    parity_name,
+    parity_session,
+    source_session,
+)
 from onekv.export.stages import Reporter, Silent
 from onekv.export.tokenizer import load_tokenizer
 from onekv.export.verify import RECORD, Golden, check_parity, golden_run, load_golden
@@ -34,13 +40,13 @@ def verify_bundle(
     reporter = reporter or Silent()
     with reporter.stage("check files"):
         bundle = open_bundle(folder)
-    source = None if model is None else _source(bundle, model)
-    golden, against = _golden(bundle, source, reporter)
+    checkpoint = None if model is None else _source(bundle, model)
+    golden, against = _golden(bundle, checkpoint, reporter)
     with reporter.stage("verify") as progress:
         session = open_session(bundle.manifest.options.target, bundle.entry, _context(bundle))
         parity = check_parity(session, golden, bundle.manifest.options, against, progress)
     if text is not None:
-        found = _perplexity(bundle, session, source, text, reporter)
+        found = _perplexity(bundle, session, checkpoint, text, reporter)
         parity = parity.model_copy(update={"perplexity": found})
     write_manifest(folder, bundle.manifest.model_copy(update={"parity": parity}))
     return parity
@@ -50,7 +56,7 @@ def _context(bundle: Bundle) -> int:
     return bundle.manifest.options.context
 
 
-def _source(bundle: Bundle, model: Path) -> Session:
+def _source(bundle: Bundle, model: Path) -> Checkpoint:
     checkpoint = open_checkpoint(model)
     if checkpoint_hash(checkpoint) != bundle.manifest.source.sha256:
         raise UsageError(
@@ -58,27 +64,35 @@ def _source(bundle: Bundle, model: Path) -> Session:
             f"({bundle.manifest.source.name}): their hashes differ",
             "Give the original model, or leave --source out to use the recorded logits.",
         )
-    return source_session(checkpoint, _context(bundle))
+    return checkpoint
 
 
-def _golden(bundle: Bundle, source: Session | None, reporter: Reporter) -> tuple[Golden, str]:
-    recorded = load_golden(bundle.path / RECORD)
-    if source is None:
+def _golden(
+    bundle: Bundle, checkpoint: Checkpoint | None, reporter: Reporter
+) -> tuple[Golden, str]:
+    recorded, options = load_golden(bundle.path / RECORD), bundle.manifest.options
+    if checkpoint is None:
         return recorded, "logits recorded at export"
     prompt = recorded.tokens[: recorded.prompt_length].tolist()
     with reporter.stage("source model") as progress:
-        return golden_run(source, prompt, progress), "source model"
+        source = parity_session(checkpoint, options)
+        return golden_run(source, prompt, progress), parity_name(options)
 
 
 def _perplexity(
-    bundle: Bundle, session: Session, source: Session | None, text: Path, reporter: Reporter
+    bundle: Bundle,
+    session: Session,
+    checkpoint: Checkpoint | None,
+    text: Path,
+    reporter: Reporter,
 ) -> Perplexity:
     tokens = load_tokenizer(bundle.path).encode(_read(text)).ids
     with reporter.stage("perplexity") as progress:
         own = perplexity(session, tokens, progress=progress)
     reference = None
-    if source is not None:
+    if checkpoint is not None:
         with reporter.stage("perplexity, source") as progress:
+            source = source_session(checkpoint, _context(bundle))
             reference = perplexity(source, tokens, progress=progress)
     return Perplexity(text=text.name, tokens=len(tokens), source=reference, bundle=own)
 

@@ -67,6 +67,10 @@ def open_session(target: str, path: Path, context: int) -> Session:
             from onekv.runtime.onnx_session import OnnxSession
 
             return OnnxSession(path, context)
+        if target == "coreml":
+            from onekv.runtime.coreml_session import open_coreml
+
+            return open_coreml(path, context)
     except ImportError as error:
         raise OnekvError(
             f"the runtime for {target} bundles is not installed: no module {error.name}",

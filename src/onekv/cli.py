@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onekv.errors import OnekvError
-from onekv.export.options import Number, Target
+from onekv.export.options import Number, Profile, Target
 
 if TYPE_CHECKING:
     from onekv.export.manifest import Manifest, Parity
@@ -56,9 +56,14 @@ def export(
     model: Model,
     to: Annotated[Target, typer.Option(help="The runtime to export for.")] = Target.ONNX,
     context: ContextLength = None,
-    weights: Annotated[Number, typer.Option(help="Number format of the weights.")] = Number.FP32,
+    weights: Annotated[
+        Number | None, typer.Option(help="Number format of the weights. Default: the target's.")
+    ] = None,
     cache: Annotated[
         Number | None, typer.Option(help="Number format of the cache. Default: the weights'.")
+    ] = None,
+    profile: Annotated[
+        Profile | None, typer.Option(help="Compute unit of a Core ML package. Default: gpu.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Bundle folder.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer.")] = None,
@@ -83,7 +88,7 @@ def export(
     checkpoint = open_checkpoint(model)
     if one_tensor:
         require_one_tensor(checkpoint)
-    options = resolve_options(checkpoint.spec, to, context, weights, cache)
+    options = resolve_options(checkpoint.spec, to, context, weights, cache, profile)
     plan = plan_export(checkpoint, options, tokenizer, need_tokenizer=not no_tokenizer)
     if dry_run:
         _show_plan(plan, folder, as_json)
@@ -98,7 +103,9 @@ def export(
 def plan(
     model: Model,
     context: ContextLength = None,
-    weights: Annotated[Number, typer.Option(help="Number format of the weights.")] = Number.FP32,
+    weights: Annotated[
+        Number | None, typer.Option(help="Number format of the weights. Default: the target's.")
+    ] = None,
     cache: Annotated[Number | None, typer.Option(help="Number format of the cache.")] = None,
     as_json: AsJson = False,
 ) -> None:

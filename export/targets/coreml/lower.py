@@ -18,12 +18,13 @@ from torch import Tensor
 from onekv.errors import OnekvError
 from onekv.export.model.decoder import build_decoder
 from onekv.export.model.spec import ModelSpec
+from onekv.export.options import Profile
+from onekv.export.targets import Progress
 from onekv.export.targets.coreml import operators, weights
 from onekv.export.targets.coreml.channels_first import ChannelsFirstDecoder, head_parts
 from onekv.export.targets.coreml.options import (
     FALLBACK_BYTES,
     CoreMLOptions,
-    Profile,
     check_options,
 )
 from onekv.export.targets.coreml.quiet import quiet
@@ -54,6 +55,7 @@ def lower(
     options: CoreMLOptions,
     folder: Path,
     metadata: Mapping[str, str] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> LoweredPackage:
     """Write `model.mlpackage` into an existing folder.
 
@@ -63,6 +65,7 @@ def lower(
         options: see `CoreMLOptions`.
         folder: where the package goes.
         metadata: the `userDefined` metadata of the package.
+        progress: told of the two conversions and the merge.
 
     Raises:
         UsageError: the device cannot hold what was asked for.
@@ -77,12 +80,14 @@ def lower(
         for name, new in ((PREFILL, options.prefill), (DECODE, 1)):
             parts[name] = Path(scratch) / f"{name}.mlpackage"
             _convert(model, spec, options, new).save(str(parts[name]))
+            progress(len(parts), 3)
         del model
         merged = Path(scratch) / PACKAGE
         _merge(parts, merged)
         set_metadata(merged, metadata or {})
         target = folder / PACKAGE
         shutil.move(merged, target)
+        progress(3, 3)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return LoweredPackage(target, size, _notes(spec, options, size))
 

@@ -17,7 +17,7 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.frontend.torch import register_torch_op
 from coremltools.converters.mil.mil import Var
 
-from onekv.export.targets.coreml.options import Profile
+from onekv.export.options import Profile
 
 # Taken off the scores of hidden positions: exp() gives 0 for them, and no sum leaves fp16.
 _HIDDEN = np.float16(3e4)

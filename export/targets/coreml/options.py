@@ -7,13 +7,7 @@ from dataclasses import dataclass
 
 from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
-
-
-class Profile(enum.StrEnum):
-    """The compute unit that a package is shaped for."""
-
-    GPU = "gpu"
-    NPU = "npu"
+from onekv.export.options import Profile
 
 
 class Weights(enum.StrEnum):

@@ -1,0 +1,72 @@
+"""What the pipeline calls: export options to this target's own, and the weights it stores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import onekv
+from onekv.export.options import ExportOptions, Profile
+from onekv.export.targets import LowerRequest, Progress
+from onekv.export.targets.coreml.options import CoreMLOptions, Weights
+from onekv.export.targets.coreml.rounding import is_rounded, rounded
+
+
+def coreml_options(options: ExportOptions) -> CoreMLOptions:
+    """The target's options."""
+    return CoreMLOptions(
+        context=options.context,
+        profile=options.profile or Profile.GPU,
+        weights=Weights(options.weights),
+        prefill=min(64, options.context),
+    )
+
+
+def lower(request: LowerRequest, folder: Path, progress: Progress) -> str:
+    """Write the package; its `userDefined` metadata says what it is and how it generates.
+
+    Raises:
+        UsageError: the device cannot hold what was asked for.
+        OnekvError: coremltools or numpy of a version that breaks the route, or weights that
+            fp16 cannot hold.
+    """
+    from onekv.export.targets.coreml.lower import lower as lower_package
+
+    options = coreml_options(request.options)
+    result = lower_package(request.spec, request.load, options, folder, metadata(request), progress)
+    return result.path.name
+
+
+def metadata(request: LowerRequest) -> dict[str, str]:
+    """`userDefined` metadata: the model, the options, and what a generation loop needs."""
+    from pydantic_core import to_json
+
+    return {
+        "onekv.version": onekv.__version__,
+        "onekv.model": to_json(request.spec).decode(),
+        "onekv.options": to_json(request.options).decode(),
+        "onekv.variant": request.spec.variant,
+        "onekv.eos_token_ids": json.dumps(request.eos_token_ids),
+        "onekv.bos_token_id": json.dumps(request.bos_token_id),
+    }
+
+
+def stored_weights(state: Mapping[str, Tensor], options: ExportOptions) -> dict[str, Tensor]:
+    """The weights that the package holds, unpacked to float32: what its error is measured against.
+
+    Rounding to integers is a choice with a cost of its own; this leaves it out, so that parity
+    tells whether the file computes the model that it stores.
+    """
+    scheme = coreml_options(options).scheme
+    stored = {}
+    for name, tensor in state.items():
+        half = tensor.half()
+        if scheme != Weights.FP16 and is_rounded(name, tuple(half.shape)):
+            stored[name] = rounded(half, scheme).unpacked()
+        else:
+            stored[name] = half.to(torch.float32)
+    return stored
