@@ -11,7 +11,7 @@ namespace onekv {
 namespace {
 
 // Pieces are cut by the shape alone, never by the number of threads: results do not depend on it.
-constexpr int64_t kWantedPieces = 64;
+constexpr int64_t kWantedPieces = 32;
 constexpr int64_t kShortestChunk = 512;
 constexpr int64_t kChunkStep = 256;
 

@@ -12,6 +12,7 @@ const Engine* const kEngines[] = {
 #if defined(__x86_64__)
     &avx2_engine,
     &avx512_engine,
+    &avx512_bf16_engine,
 #endif
 };
 

@@ -8,5 +8,6 @@ namespace onekv {
 extern const Engine plain_engine;
 extern const Engine avx2_engine;
 extern const Engine avx512_engine;
+extern const Engine avx512_bf16_engine;
 
 }  // namespace onekv

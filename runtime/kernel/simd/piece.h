@@ -27,9 +27,10 @@ static void attend_piece(const Problem& p, const Piece& piece, const void* share
     int64_t left = p.args->length - at % p.args->length;
     int64_t most = left < kSuperTile ? left : kSuperTile;
     int count = static_cast<int>(piece.end - at < most ? piece.end - at : most);
-    score_span(p, span_at(p, p.args->rows, piece, at, count), at, table, w);
+    RowSpan values = span_at(p, value_rows(p), piece, at, count);
+    score_span(p, span_at(p, p.args->rows, piece, at, count), values, at, table, w);
     softmax_span(p, piece, at, count, w, result);
-    Mode::add_values(p, span_at(p, value_rows(p), piece, at, count), w, result);
+    Mode::add_values(p, values, w, result);
     at += count;
   }
 }

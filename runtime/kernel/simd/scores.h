@@ -38,13 +38,28 @@ static inline void score_block(const char* packed, int64_t vector_bytes, const c
   }
 }
 
+// Asks for the rows [first, first + count) of a span, which need not exist: scores are computed
+// from memory that the previous super-tile asked for.
+static inline void prefetch(const Problem& p, const RowSpan& span, int first, int count) {
+  int64_t bytes = row_bytes(p.args->format, p.part_dim);
+  for (int part = 0; part < p.parts; ++part) {
+    const uint8_t* row = span.part[part] + first * span.stride;
+    for (int r = 0; r < count; ++r, row += span.stride) {
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
+    }
+  }
+}
+
 template <class Mode, int Heads>
-static void score_rows(const Workspace<Mode>& w, int first, int count) {
+static void score_rows(const Problem& p, const RowSpan& span, const RowSpan& values,
+                       const Workspace<Mode>& w, int first, int count) {
   using V = typename Mode::V;
   constexpr int units = V::kLanes / Heads;
   constexpr int rows = units > 8 ? units : 8;
   int64_t vector_bytes = int64_t{Heads} * w.row_bytes;
   for (int r = 0; r < count; r += rows) {
+    prefetch(p, span, first + r + kSuperTile, rows);
+    if (p.args->values.part[0]) prefetch(p, values, first + r, rows);
     const char* keys = w.keys + int64_t{r} * w.row_bytes;
     float* scores = w.scores + first + r;
     int m = 0;
@@ -78,8 +93,8 @@ static void with_heads(int heads, const Body& body) {
 
 // Scores of the rows of a super-tile, tile by tile.
 template <class Mode>
-static void score_span(const Problem& p, const RowSpan& span, int64_t position,
-                       const TileTable& table, Workspace<Mode>& w) {
+static void score_span(const Problem& p, const RowSpan& span, const RowSpan& values,
+                       int64_t position, const TileTable& table, Workspace<Mode>& w) {
   with_heads<typename Mode::V>(w.per_vector, [&](auto heads) {
     constexpr int kHeads = decltype(heads)::value;
     int step = tile_rows(w.queries);
@@ -87,7 +102,7 @@ static void score_span(const Problem& p, const RowSpan& span, int64_t position,
       int count = span.count - first < step ? span.count - first : step;
       if (p.args->cos) pack_queries<Mode, kHeads>(p, position + first, w);
       Mode::stage_keys(p, span, first, count, table, w);
-      score_rows<Mode, kHeads>(w, first, count);
+      score_rows<Mode, kHeads>(p, span, values, w, first, count);
     }
   });
 }
