@@ -1,0 +1,1 @@
+"""The sample models: their corpus, their training, and the folders they are shipped in."""
