@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from onekv.errors import OnekvError
@@ -26,6 +27,7 @@ class Precision(enum.StrEnum):
     FP32 = "fp32"
 
 
+_VECTORISED = 1024
 _STATE_KINDS = ("read_state", "write_state")
 
 
@@ -138,6 +140,11 @@ class Evaluator:
 
 def round_to_fp16(value: Array) -> Array:
     """The nearest fp16 numbers, as float32; what is too large becomes infinite."""
+    if value.size >= _VECTORISED:
+        # torch converts with vector instructions, numpy element by element.
+        half = torch.from_numpy(np.ascontiguousarray(value)).half()
+        rounded: Array = half.float().numpy()
+        return rounded
     return value.astype(np.float16).astype(np.float32)
 
 
@@ -249,6 +256,7 @@ _MOVES = frozenset(
         "identity",
         "reshape",
         "slice_by_index",
+        "slice_update",
         "split",
         "squeeze",
         "stack",
