@@ -13,6 +13,8 @@ const Engine* const kEngines[] = {
     &avx2_engine,
     &avx512_engine,
     &avx512_bf16_engine,
+#elif defined(__aarch64__)
+    &neon_engine,
 #endif
 };
 

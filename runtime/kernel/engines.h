@@ -9,5 +9,6 @@ extern const Engine plain_engine;
 extern const Engine avx2_engine;
 extern const Engine avx512_engine;
 extern const Engine avx512_bf16_engine;
+extern const Engine neon_engine;
 
 }  // namespace onekv
