@@ -47,7 +47,9 @@ struct SimdEngine {
       using Mode = std::remove_pointer_t<decltype(mode)>;
       int64_t tokens = p.args->new_tokens < most_tokens(p) ? p.args->new_tokens : most_tokens(p);
       int rows = tile_rows(static_cast<int>(tokens) * p.group);
-      fill_tile_table(p, padded_half<Mode>(p), rows, static_cast<float*>(shared));
+      int half = padded_half<Mode>(p);
+      fill_tile_table(p, half, rows, static_cast<float*>(shared));
+      if (p.args->cos) Mode::convert_table(rows, half, static_cast<float*>(shared));
     });
   }
 

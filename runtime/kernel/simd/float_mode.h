@@ -81,6 +81,8 @@ struct FloatKeys {
   }
   static Sum to_float(Sum sum) { return sum; }
 
+  static void convert_table(int, int, float*) {}
+
   static void put(char* row, int i, Lanes x, Lanes y) {
     store(row + i * 8, x);
     store(row + i * 8 + 4 * V::kLanes, y);
