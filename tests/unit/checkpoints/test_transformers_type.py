@@ -140,7 +140,7 @@ def test_every_tiny_model_is_known_by_name(tmp_path: Path) -> None:
 
 ORDERS = {
     "onekv first": "import onekv; import transformers",
-    "its classes first": "from transformers import LlamaForCausalLM, AutoModelForCausalLM; import onekv",
+    "transformers first": "from transformers import LlamaForCausalLM, AutoModel; import onekv",
 }
 _LOAD = """
 from transformers import AutoConfig, AutoModelForCausalLM
