@@ -22,7 +22,8 @@ def coreml_options(options: ExportOptions) -> CoreMLOptions:
         context=options.context,
         profile=options.profile or Profile.GPU,
         weights=Weights(options.weights),
-        prefill=min(64, options.context),
+        # The end of a context that no full call fits into is decoded token by token.
+        prefill=min(64, max(1, options.context // 4)),
     )
 
 
@@ -34,10 +35,10 @@ def lower(request: LowerRequest, folder: Path, progress: Progress) -> str:
         OnekvError: coremltools or numpy of a version that breaks the route, or weights that
             fp16 cannot hold.
     """
-    from onekv.export.targets.coreml.lower import lower as lower_package
+    from onekv.export.targets.coreml.package import write_package
 
     options = coreml_options(request.options)
-    result = lower_package(request.spec, request.load, options, folder, metadata(request), progress)
+    result = write_package(request.spec, request.load, options, folder, metadata(request), progress)
     return result.path.name
 
 

@@ -35,6 +35,8 @@ from onekv.export.targets.coreml.states import (
     widen_norms,
 )
 from onekv.export.targets.coreml.versions import check_versions
+from onekv.runtime.mil import read_package
+from onekv.runtime.mil.summary import summarise
 
 PACKAGE = "model.mlpackage"
 PREFILL, DECODE = "prefill", "decode"
@@ -49,7 +51,7 @@ class LoweredPackage:
     notes: tuple[str, ...]
 
 
-def lower(
+def write_package(
     spec: ModelSpec,
     load_state: Callable[[], Mapping[str, Tensor]],
     options: CoreMLOptions,
@@ -85,6 +87,7 @@ def lower(
         merged = Path(scratch) / PACKAGE
         _merge(parts, merged)
         set_metadata(merged, metadata or {})
+        check_package(merged)
         target = folder / PACKAGE
         shutil.move(merged, target)
         progress(3, 3)
@@ -162,6 +165,26 @@ def set_metadata(package: Path, metadata: Mapping[str, str]) -> None:
     model.ParseFromString(file.read_bytes())
     model.description.metadata.userDefined.update(metadata)
     file.write_bytes(model.SerializeToString())
+
+
+def check_package(path: Path) -> None:
+    """Refuse a package that a device would refuse, or run far slower than it should.
+
+    Raises:
+        OnekvError: it has a custom layer, which ML Programs cannot run, or an open dimension,
+            which keeps it off the Neural Engine.
+    """
+    for function in summarise(read_package(path)).functions:
+        if "custom_layer" in function.operators:
+            raise OnekvError(
+                f"function {function.name!r} has a custom layer, which ML Programs cannot run",
+                "An operator was converted without a converter: please report the model.",
+            )
+        if function.dynamic:
+            raise OnekvError(
+                f"function {function.name!r} has open dimensions: {', '.join(function.dynamic)}",
+                "Please report the model: every shape of an export is to be known.",
+            )
 
 
 def _notes(spec: ModelSpec, options: CoreMLOptions, size: int) -> tuple[str, ...]:
