@@ -3,7 +3,7 @@
 #include <cfloat>
 #include <cmath>
 
-#include "formats.h"
+#include "decode.h"
 
 namespace onekv {
 namespace {
@@ -29,12 +29,6 @@ void encode_int8(const float* row, int dim, uint8_t* record) {
   std::memcpy(record + dim, &scale, sizeof scale);
 }
 
-void decode_int8(const uint8_t* record, int dim, float* row) {
-  float scale;
-  std::memcpy(&scale, record + dim, sizeof scale);
-  for (int i = 0; i < dim; ++i) row[i] = static_cast<int8_t>(record[i]) * scale;
-}
-
 void encode_int4(const float* row, int dim, uint8_t* record) {
   std::memset(record, 0, dim / 2);
   for (int start = 0; start < dim; start += kInt4Group) {
@@ -50,15 +44,6 @@ void encode_int4(const float* row, int dim, uint8_t* record) {
       }
     }
     std::memcpy(record + dim / 2 + start / kInt4Group * 2, &stored, sizeof stored);
-  }
-}
-
-void decode_int4(const uint8_t* record, int dim, float* row) {
-  for (int i = 0; i < dim; ++i) {
-    uint16_t stored;
-    std::memcpy(&stored, record + dim / 2 + i / kInt4Group * 2, sizeof stored);
-    int level = i < dim / 2 ? record[i] & 15 : record[i - dim / 2] >> 4;
-    row[i] = static_cast<float>(level - 8) * fp16_to_float(stored);
   }
 }
 
@@ -80,21 +65,13 @@ void encode_row(onekv_format format, int dim, const float* row, void* record) {
 }
 
 void decode_row(onekv_format format, int dim, const void* record, float* row) {
-  if (format == ONEKV_INT8) return decode_int8(static_cast<const uint8_t*>(record), dim, row);
-  if (format == ONEKV_INT4) return decode_int4(static_cast<const uint8_t*>(record), dim, row);
-  read_activations(format, record, 0, dim, row);
+  decode_record(format, dim, record, row);
 }
 
 void read_activations(onekv_format format, const void* data, int64_t offset, int count,
                       float* out) {
-  if (format == ONEKV_FP32) {
-    std::memcpy(out, static_cast<const float*>(data) + offset, count * sizeof(float));
-    return;
-  }
-  const uint16_t* half = static_cast<const uint16_t*>(data) + offset;
-  for (int i = 0; i < count; ++i) {
-    out[i] = format == ONEKV_FP16 ? fp16_to_float(half[i]) : bf16_to_float(half[i]);
-  }
+  const char* from = static_cast<const char*>(data) + offset * row_bytes(format, 1);
+  decode_floats(format, count, from, out);
 }
 
 void write_activations(onekv_format format, const float* values, int count, void* data,

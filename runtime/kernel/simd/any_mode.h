@@ -2,6 +2,7 @@
 // Rows are decoded one by one into fp32 tiles.
 #pragma once
 
+#include "../decode.h"
 #include "float_mode.h"
 
 namespace onekv {
@@ -25,7 +26,7 @@ struct AnyMode : FloatKeys<V_> {
 
   static void decode(const Problem& p, const RowSpan& span, int row, float* to) {
     for (int part = 0; part < p.parts; ++part) {
-      decode_row(p.args->format, p.part_dim, span.part[part] + row * span.stride,
+      decode_record(p.args->format, p.part_dim, span.part[part] + row * span.stride,
                  to + part * p.part_dim);
     }
   }

@@ -45,7 +45,7 @@ static inline void prefetch(const Problem& p, const RowSpan& span, int first, in
   for (int part = 0; part < p.parts; ++part) {
     const uint8_t* row = span.part[part] + first * span.stride;
     for (int r = 0; r < count; ++r, row += span.stride) {
-      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 2);
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 3);
     }
   }
 }
