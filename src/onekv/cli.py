@@ -29,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_PACKAGE = ".mlpackage"
+
 Model = Annotated[
     Path, typer.Argument(help="A .pt of the paper, a Hugging Face folder, or a .gguf.")
 ]
@@ -185,16 +187,22 @@ def verify(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle, or a model as for export.")],
+    path: Annotated[Path, typer.Argument(help="A bundle, a model as for export, or a .mlpackage.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a bundle or a checkpoint holds."""
+    """Show what a bundle, a checkpoint or a Core ML package holds."""
     from onekv.export.bundle import is_bundle, open_bundle
     from onekv.export.checkpoints import open_checkpoint
     from onekv.terminal import checkpoint_table
 
     if is_bundle(path):
-        _show_bundle(open_bundle(path).manifest, as_json)
+        bundle = open_bundle(path)
+        _show_bundle(bundle.manifest, as_json)
+        if bundle.entry.suffix == _PACKAGE and not as_json:
+            _show_package(bundle.entry, as_json)
+        return
+    if path.suffix == _PACKAGE:
+        _show_package(path, as_json)
         return
     checkpoint = open_checkpoint(path)
     if as_json:
@@ -259,6 +267,18 @@ def _show_bundle(manifest: Manifest, as_json: bool) -> None:
     _print(cache_table(compare_caches(manifest.model, context), context))
     if manifest.parity is not None:
         _show_parity(manifest.parity)
+
+
+def _show_package(path: Path, as_json: bool) -> None:
+    from onekv.runtime.mil import read_package
+    from onekv.runtime.mil.summary import summarise
+    from onekv.terminal import package_table
+
+    summary = summarise(read_package(path))
+    if as_json:
+        _print_json(summary)
+    else:
+        _print(package_table(summary))
 
 
 def _show_parity(parity: Parity) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -22,6 +23,9 @@ from onekv.export.plan import CacheRow, parameters
 from onekv.export.targets import Progress as Report
 from onekv.runtime.generate import Generation
 from onekv.runtime.sessions import Session
+
+if TYPE_CHECKING:
+    from onekv.runtime.mil.summary import PackageSummary
 
 
 def peak_bytes() -> int:
@@ -139,6 +143,28 @@ def memory_lines(memory: Memory, options: ExportOptions) -> Iterator[str]:
     yield f"{memory.parameters / 1e6:.4g}M parameters"
     yield f"weights, {options.weights}: {size(memory.weights)}"
     yield f"cache, {options.cache}: {size(memory.cache)} at {options.context} tokens"
+
+
+def package_table(summary: PackageSummary) -> Table:
+    """A Core ML package in one table."""
+    facts = {
+        "size": f"{size(summary.package_bytes)}, weights {size(summary.weight_bytes)}",
+        "states": ", ".join(f"{name} {count} B" for name, count in summary.states.items()),
+    }
+    for function in summary.functions:
+        counts = ", ".join(f"{kind} {count}" for kind, count in function.operators.items())
+        off = ", ".join(f"{kind} {count}" for kind, count in function.off_neural_engine.items())
+        facts[function.name] = (
+            f"tokens a call: {function.inputs['tokens'].shape[-1]}\n"
+            if "tokens" in function.inputs
+            else ""
+        )
+        facts[function.name] += (
+            f"open dimensions: {len(function.dynamic)}\noperators: {counts}\n"
+            f"not on the Neural Engine: {off or 'none known'}"
+        )
+    facts |= {name: value for name, value in summary.metadata.items() if name.startswith("onekv.")}
+    return _facts(**facts)
 
 
 def generation_line(result: Generation, session: Session) -> str:

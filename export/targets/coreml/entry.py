@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 import onekv
+from onekv.export.model.spec import ModelSpec
 from onekv.export.options import ExportOptions, Profile
 from onekv.export.targets import LowerRequest, Progress
-from onekv.export.targets.coreml.options import CoreMLOptions, Weights
+from onekv.export.targets.coreml.options import CoreMLOptions, Weights, check_options
+from onekv.export.targets.coreml.quiet import quiet
 from onekv.export.targets.coreml.rounding import is_rounded, rounded
+from onekv.export.targets.coreml.versions import check_versions
 
 
 def coreml_options(options: ExportOptions) -> CoreMLOptions:
@@ -27,6 +30,12 @@ def coreml_options(options: ExportOptions) -> CoreMLOptions:
     )
 
 
+def check(spec: ModelSpec, options: ExportOptions) -> None:
+    """Refuse, before any work, what `lower` would refuse for its options or versions."""
+    check_versions()
+    check_options(spec, coreml_options(options))
+
+
 def lower(request: LowerRequest, folder: Path, progress: Progress) -> str:
     """Write the package; its `userDefined` metadata says what it is and how it generates.
 
@@ -35,7 +44,8 @@ def lower(request: LowerRequest, folder: Path, progress: Progress) -> str:
         OnekvError: coremltools or numpy of a version that breaks the route, or weights that
             fp16 cannot hold.
     """
-    from onekv.export.targets.coreml.package import write_package
+    with quiet():
+        from onekv.export.targets.coreml.package import write_package
 
     options = coreml_options(request.options)
     result = write_package(request.spec, request.load, options, folder, metadata(request), progress)
