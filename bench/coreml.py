@@ -100,13 +100,16 @@ class Result:
 
 
 def expected_bytes(spec: ModelSpec, options: ExportOptions) -> int:
-    """What the stored weights should take: bits times elements, and their scales."""
+    """What the stored weights should take: bits times elements, scales, and rotary tables."""
     from onekv.export.targets.coreml.entry import coreml_options
     from onekv.export.targets.coreml.rounding import BLOCK, PALETTE_ROWS, is_rounded
 
     scheme = coreml_options(options).scheme
     shapes: Mapping[str, tuple[int, ...]] = parameter_shapes(spec)
     total = 0.0
+    if spec.rope is not None:
+        # Cosines and sines of queries in fp32 and of keys in fp16.
+        total += options.context * spec.head_dim * (4 + 2)
     for name, shape in shapes.items():
         count = prod(shape)
         if scheme == "fp16" or not is_rounded(name, shape):
