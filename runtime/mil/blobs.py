@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ _DAMAGED = "The package is damaged or was changed: export the model again."
 _READERS = {"FLOAT16": "fp16", "FLOAT32": "float"}
 
 
+@dataclass(frozen=True)
+class StoredArray:
+    """An array of a weight file, read when it is first used."""
+
+    file: BlobFile
+    offset: int
+    kind: TensorType
+
+    def load(self) -> NDArray[Any]:
+        """The array; floats are float32."""
+        return self.file.read(self.offset, self.kind)
+
+
 class BlobFile:
     """Arrays by offset. Each is read once; floats come as float32."""
 
@@ -27,11 +41,21 @@ class BlobFile:
         self._reader = blob_reader(str(path))
         self._arrays: dict[tuple[int, TensorType], NDArray[Any]] = {}
 
+    def at(self, offset: int, kind: TensorType) -> StoredArray:
+        """The array at `offset`, not read yet.
+
+        Raises:
+            BundleError: it does not lie in the file.
+        """
+        if not 0 <= offset <= self.size - kind.nbytes:
+            raise BundleError(f"{self._name} ends before offset {offset} and its array", _DAMAGED)
+        return StoredArray(self, offset, kind)
+
     def read(self, offset: int, kind: TensorType) -> NDArray[Any]:
         """The array at `offset`.
 
         Raises:
-            BundleError: it does not lie in the file, or is not what the program says.
+            BundleError: it is not what the program says.
         """
         key = (offset, kind)
         if key not in self._arrays:
@@ -39,8 +63,6 @@ class BlobFile:
         return self._arrays[key]
 
     def _load(self, offset: int, kind: TensorType) -> NDArray[Any]:
-        if not 0 <= offset <= self.size - kind.nbytes:
-            raise BundleError(f"{self._name} ends before offset {offset} and its array", _DAMAGED)
         name = _READERS.get(kind.dtype, kind.dtype.lower())
         try:
             flat = np.asarray(getattr(self._reader, f"read_{name}_data")(offset))

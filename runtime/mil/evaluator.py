@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onekv.errors import OnekvError
 from onekv.runtime.mil.operators import OPERATORS
-from onekv.runtime.mil.package import Constant, Function, Operation, Package, float_array
+from onekv.runtime.mil.package import Constant, Function, Operation, Package, constant_value
 from onekv.runtime.mil.values import TensorType
 
 Array = NDArray[Any]
@@ -60,7 +60,7 @@ class Evaluator:
         self.function = package.functions[function]
         self.precision = precision
         _check_known(self.function)
-        self._constants = {k: float_array(v) for k, v in self.function.constants.items()}
+        self._constants = {k: constant_value(v) for k, v in self.function.constants.items()}
         plain = self._unpack_weights()
         self._steps = _prepare(self.function, plain, self._constants, precision)
 
@@ -127,7 +127,7 @@ class Evaluator:
                 arguments[name] = (
                     source.value if isinstance(source, Constant) else self._constants[str(source)]
                 )
-            arguments = {k: float_array(v) for k, v in arguments.items()}
+            arguments = {k: constant_value(v) for k, v in arguments.items()}
             (name, kind), result = op.outputs[0], OPERATORS[op.kind](**arguments)
             self._constants[name] = self._rounded(result, kind)
         return plain
@@ -223,7 +223,7 @@ def _bind(
 ) -> None:
     """Sort an argument into what is known now and what is looked up in each run."""
     if isinstance(source, Constant):
-        bound[key] = float_array(source.value)
+        bound[key] = constant_value(source.value)
     elif isinstance(source, str):
         if source in constants:
             bound[key] = constants[source]

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onekv.errors import BundleError
-from onekv.runtime.mil.blobs import BlobFile
+from onekv.runtime.mil.blobs import BlobFile, StoredArray
 from onekv.runtime.mil.values import TensorType, immediate_value, tensor_type
 
 _WEIGHT_PREFIX = "@model_path/"
@@ -52,7 +51,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Package:
-    """A package on disk; arrays of the weight file are read once and shared by functions."""
+    """A package on disk; arrays of the weight file are read when used, once for all functions."""
 
     path: Path
     functions: Mapping[str, Function]
@@ -117,12 +116,12 @@ class _Blobs:
         self._folder = folder
         self._files: dict[str, BlobFile] = {}
 
-    def read(self, name: str, offset: int, kind: TensorType) -> NDArray[Any]:
+    def at(self, name: str, offset: int, kind: TensorType) -> StoredArray:
         if name not in self._files:
             if not name.startswith(_WEIGHT_PREFIX):
                 raise BundleError(f"the package names a file outside itself: {name!r}", _DAMAGED)
             self._files[name] = BlobFile(self._folder / _inside(name.removeprefix(_WEIGHT_PREFIX)))
-        return self._files[name].read(offset, kind)
+        return self._files[name].at(offset, kind)
 
     @property
     def size(self) -> int:
@@ -170,12 +169,14 @@ def _value(value: Any, blobs: _Blobs) -> Any:
     kind = tensor_type(value.type)
     if value.WhichOneof("value") == "blobFileValue":
         place = value.blobFileValue
-        return blobs.read(place.fileName, place.offset, kind)
+        return blobs.at(place.fileName, place.offset, kind)
     return immediate_value(value.immediateValue.tensor, kind)
 
 
-def float_array(value: Any) -> Any:
-    """Floats as float32, the type that the evaluator computes in; anything else as it is."""
+def constant_value(value: Any) -> Any:
+    """A constant as the evaluator takes it: read from its file, and floats as float32."""
+    if isinstance(value, StoredArray):
+        return value.load()
     if isinstance(value, np.ndarray) and value.dtype == np.float16:
         return value.astype(np.float32)
     return value

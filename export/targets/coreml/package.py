@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 import warnings
@@ -82,8 +83,11 @@ def write_package(
         for name, new in ((PREFILL, options.prefill), (DECODE, 1)):
             parts[name] = Path(scratch) / f"{name}.mlpackage"
             _convert(model, spec, options, new).save(str(parts[name]))
+            # Programs have cycles: without this the weights of each stage stay in memory.
+            gc.collect()
             progress(len(parts), 3)
         del model
+        gc.collect()
         merged = Path(scratch) / PACKAGE
         _merge(parts, merged)
         set_metadata(merged, metadata or {})

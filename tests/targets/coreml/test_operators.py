@@ -14,7 +14,7 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Function, Program, types
 
 from onekv.runtime.mil.operators import OPERATORS
-from onekv.runtime.mil.package import float_array
+from onekv.runtime.mil.package import constant_value
 
 _RNG = np.random.default_rng(0)
 
@@ -114,7 +114,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", CASES)
 def test_an_operator_agrees_with_coremltools(kind: str) -> None:
     want = _by_coremltools(kind, CASES[kind])
-    got = OPERATORS[kind](**{name: float_array(_plain(v)) for name, v in CASES[kind].items()})
+    got = OPERATORS[kind](**{name: constant_value(_plain(v)) for name, v in CASES[kind].items()})
     np.testing.assert_allclose(got, want, rtol=2e-3 if "constexpr" in kind else 2e-5, atol=1e-6)
     assert np.shape(got) == np.shape(want)
 
