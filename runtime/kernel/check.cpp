@@ -117,25 +117,21 @@ onekv_status check_arguments(const onekv_attend_args& a) {
   if (a.abi != ONEKV_ABI || a.size != sizeof a) return ONEKV_BAD_ABI;
   if (!is_float(a.activations) || row_bytes(a.format, 8) == 0) return ONEKV_BAD_FORMAT;
   bool two_tensors = a.values.part[0] || a.values.part[1] || a.new_values.data;
-  onekv_status checks[] = {
-      check_shape(a),
-      check_position(a),
-      check_tensor(a, a.q, a.heads, false),
-      check_tensor(a, a.new_rows, a.kv_heads, false),
-      check_tensor(a, a.out, a.heads, true),
-      check_rows(a, a.rows),
-      check_rope(a),
-      two_tensors ? check_tensor(a, a.new_values, a.kv_heads, false) : ONEKV_OK,
-      two_tensors ? check_rows(a, a.values) : ONEKV_OK,
-      two_tensors && !a.values.part[1] != !a.rows.part[1] ? ONEKV_NULL_ARGUMENT : ONEKV_OK,
-      a.threads < 0 ? ONEKV_BAD_SHAPE : ONEKV_OK,
-      a.isa < -1 || a.isa >= onekv_isa_count() ? ONEKV_NO_ISA : ONEKV_OK,
-      a.isa >= 0 && !onekv_isa_supported(a.isa) ? ONEKV_NO_ISA : ONEKV_OK,
-  };
-  for (onekv_status status : checks) {
-    if (status != ONEKV_OK) return status;
-  }
-  return ONEKV_OK;
+  // In this order: later checks compute with what earlier ones have bounded.
+  onekv_status status = check_shape(a);
+  if (status == ONEKV_OK) status = check_position(a);
+  if (status == ONEKV_OK) status = check_tensor(a, a.q, a.heads, false);
+  if (status == ONEKV_OK) status = check_tensor(a, a.new_rows, a.kv_heads, false);
+  if (status == ONEKV_OK) status = check_tensor(a, a.out, a.heads, true);
+  if (status == ONEKV_OK) status = check_rows(a, a.rows);
+  if (status == ONEKV_OK) status = check_rope(a);
+  if (status == ONEKV_OK && two_tensors) status = check_tensor(a, a.new_values, a.kv_heads, false);
+  if (status == ONEKV_OK && two_tensors) status = check_rows(a, a.values);
+  if (status != ONEKV_OK) return status;
+  if (two_tensors && !a.values.part[1] != !a.rows.part[1]) return ONEKV_NULL_ARGUMENT;
+  if (a.threads < 0) return ONEKV_BAD_SHAPE;
+  bool known = a.isa == -1 || onekv_isa_supported(a.isa);
+  return known ? ONEKV_OK : ONEKV_NO_ISA;
 }
 
 }  // namespace onekv

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,6 +18,15 @@ TOLERANCE = {RowFormat.FP32: 2e-6, RowFormat.FP16: 4e-6, RowFormat.BF16: 6e-3,
              RowFormat.INT8: 4e-3, RowFormat.INT4: 2e-2}  # fmt: skip
 ACTIVATION_STEP = {torch.float32: 0.0, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 
+
+Body = Callable[[int, int], None]
+PARALLEL = ctypes.CFUNCTYPE(
+    None,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int),
+    ctypes.c_void_p,
+)
 
 every_isa = pytest.mark.parametrize(
     "isa", kernel.supported_isas().values(), ids=kernel.supported_isas().keys()
@@ -43,3 +55,92 @@ def test_new_rows_are_stored_as_the_codec_defines(form: RowFormat, call: Call) -
     assert torch.equal(written, stored.transpose(1, 2))
     for old, new in zip(before[0], inputs.caches[0]):
         assert torch.equal(old[:, :, other].view(torch.uint8), new[:, :, other].view(torch.uint8))
+
+
+@every_isa
+@given(call=calls(position=1100, activations=torch.float32))
+def test_thread_count_changes_nothing(isa: int, call: Call) -> None:
+    inputs = Inputs(call, RowFormat.INT8)
+    alone = inputs.run(isa, threads=1)
+    assert relative_error(inputs.run(isa, threads=7), alone) < 1e-6
+
+
+@given(call=calls(activations=torch.float32, threads=3))
+def test_a_callers_threads_give_the_same_result(call: Call) -> None:
+    inputs = Inputs(call, RowFormat.FP32)
+    own = inputs.run()
+
+    @PARALLEL
+    def in_reverse(_: int, tasks: int, body: Body, context: int) -> None:
+        for task in reversed(range(tasks)):
+            body(context, task)
+
+    assert torch.equal(inputs.run(parallel=ctypes.cast(in_reverse, ctypes.c_void_p)), own)
+
+
+REFUSED = {
+    "another ABI": ({"abi": 99}, "another version"),
+    "no batch": ({"batch": 0}, "batch"),
+    "heads that do not divide": ({"heads": 5}, "kv heads"),
+    "no kv heads": ({"kv_heads": 0}, "kv heads"),
+    "odd head_dim": ({"head_dim": 60}, "head_dim"),
+    "huge head_dim": ({"head_dim": 1 << 40}, "head_dim"),
+    "unknown format": ({"format": 9}, "row format"),
+    "negative position": ({"position": -1}, "position"),
+    "overflow": ({"position": 24}, "do not fit"),
+    "absurd position": ({"position": 1 << 62}, "position"),
+    "short table": ({"table_length": 20}, "tables"),
+    "NaN scale": ({"scale": float("nan")}, "scale"),
+    "missing sines": ({"sin": None}, "missing"),
+    "missing output": ({"out": kernel.CTensor()}, "missing"),
+    "negative threads": ({"threads": -1}, "threads"),
+    "unknown isa": ({"isa": 99}, "instruction set"),
+}
+
+
+@pytest.mark.parametrize(("changes", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_wrong_arguments_are_refused_and_touch_nothing(
+    changes: dict[str, object], reason: str
+) -> None:
+    inputs = Inputs(Call(rope="full"), RowFormat.INT8)
+    refuse(inputs, reason, **changes)
+
+
+@pytest.mark.parametrize("field", ["q", "new_rows", "out", "rows"])
+def test_a_misaligned_pointer_is_refused(field: str) -> None:
+    inputs = Inputs(Call(), RowFormat.FP32)
+    tensor = getattr(inputs.arguments(torch.empty_like(inputs.q)), field)
+    if field == "rows":
+        tensor.part[0] += 1
+    else:
+        tensor.data += 1
+    refuse(inputs, "aligned", **{field: tensor})
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "reason"),
+    [
+        (RowFormat.FP32, float("nan"), "not finite"),
+        (RowFormat.INT8, float("inf"), "not finite"),
+        (RowFormat.FP16, 7e4, "cannot"),
+        (RowFormat.INT4, 1e6, "cannot"),
+    ],
+)
+def test_rows_that_a_format_cannot_hold_are_refused(
+    form: RowFormat, value: float, reason: str
+) -> None:
+    inputs = Inputs(Call(), form)
+    inputs.c[0, 0, 1, 5] = value
+    refuse(inputs, reason)
+
+
+def refuse(inputs: Inputs, reason: str, **changes: object) -> None:
+    before, out = inputs.clone_caches(), torch.full_like(inputs.q, 3.0)
+    args = inputs.arguments(out)
+    for field, value in changes.items():
+        setattr(args, field, value)
+    with pytest.raises(kernel.KernelError, match=reason):
+        kernel.attend(args)
+    assert torch.equal(out, torch.full_like(out, 3.0))
+    for old, new in zip(before[0], inputs.caches[0]):
+        assert torch.equal(old.view(torch.uint8), new.view(torch.uint8))

@@ -1,0 +1,58 @@
+"""The kernel's self-check under sanitizers, and cross-built for ARM under qemu."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ARM_COMPILER, ARM_LIBRARIES = "aarch64-linux-gnu-g++", "/usr/aarch64-linux-gnu"
+
+
+def build(folder: Path, *options: str) -> Path:
+    """Build the self-check in `folder` and give its path."""
+    subprocess.run(
+        ["cmake", "-S", ROOT, "-B", folder, "-DONEKV_CHECK=ON", *options],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    subprocess.run(["cmake", "--build", folder, "-j", "2"], check=True, capture_output=True)
+    return folder / "runtime/kernel/onekv_kernel_check"
+
+
+def run(*command: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def arm_check(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    missing = [tool for tool in (ARM_COMPILER, "qemu-aarch64") if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(
+            f"{', '.join(missing)} missing: apt-get install g++-aarch64-linux-gnu qemu-user"
+        )
+    return build(
+        tmp_path_factory.mktemp("arm"),
+        "-DCMAKE_SYSTEM_NAME=Linux",
+        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+        f"-DCMAKE_CXX_COMPILER={ARM_COMPILER}",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76", "max"])
+def test_arm_build_agrees_with_plain_code(arm_check: Path, cpu: str) -> None:
+    output = run("qemu-aarch64", "-L", ARM_LIBRARIES, "-cpu", cpu, arm_check, 3)
+    assert "neon: largest relative error" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_no_sanitizer_objects(tmp_path: Path, sanitizers: str) -> None:
+    flags = f"-fsanitize={sanitizers} -fno-sanitize-recover=all -O1"
+    check = build(tmp_path, "-DCMAKE_BUILD_TYPE=None", f"-DCMAKE_CXX_FLAGS={flags}")
+    assert "plain: largest relative error" in run(check, 6)
