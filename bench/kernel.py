@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,7 +82,12 @@ def _own_step(shape: Shape, form: RowFormat, rope: bool, two_tensors: bool) -> S
         fields |= {"values": _rows(caches[1]), "new_values": _tensor(new)}
     args, library = kernel.CAttendArgs(**fields), kernel.load()
     held = (q, new, out, caches, cos, sin)
-    return lambda: (kernel.attend(args, library), held)
+
+    def step() -> object:
+        kernel.attend(args, library)
+        return held  # what the arguments point to must live as long as the step
+
+    return step
 
 
 def _cache(shape: Shape, form: RowFormat, length: int) -> Tensor:
@@ -190,8 +196,9 @@ def table(result: dict[str, object]) -> str:
         ratio, ort = two / rope, times["onnxruntime fp32"] / rope
         size = shape["kv_heads"] * shape["context"] * form.row_bytes(shape["head_dim"])
         lines.append(
-            f"  {form:5} rope {rope:8.0f} us ({size / rope / 1e3:5.1f} GB/s)  no rope {plain:8.0f}  "
-            f"two tensors {two:8.0f} (two/one {ratio:.2f}, {two / plain:.2f})  ORT fp32/ours {ort:.1f}"
+            f"  {form:5} rope {rope:8.0f} us ({size / rope / 1e3:5.1f} GB/s)"
+            f"  no rope {plain:8.0f}  two tensors {two:8.0f}"
+            f" (two/one {ratio:.2f}, {two / plain:.2f})  ORT fp32/ours {ort:.1f}"
         )
     return "\n".join(lines)
 
@@ -203,7 +210,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
     parser.add_argument("--head-dims", type=int, nargs="+", default=(64, 128))
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
-    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     results = []
     for threads, dim, context, (heads, kv_heads) in itertools.product(
@@ -212,8 +219,8 @@ def main() -> None:
         results.append(measure(Shape(heads, kv_heads, dim, context, threads), options.seconds))
         print(table(results[-1]), flush=True)
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(results, file, indent=1)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
