@@ -1,0 +1,139 @@
+"""`make bench-export`: what an export costs, beside optimum's and on the paper's largest shape."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from onekv.bench import greedy_tokens, random_paper
+from onekv.bench.measure import Cost, folder_bytes, run_measured
+
+CONTEXT, GREEDY, HELP_RUNS = 2048, 32, 7
+PROMPT = "The capital of France is"
+
+
+@dataclass(frozen=True)
+class Export:
+    """One row: who exported what, at which cost, to how many bytes."""
+
+    model: str
+    tool: str
+    seconds: float
+    peak_rss: int
+    output_bytes: int
+    fp32_weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that is printed. same_tokens: greedy tokens that both exports agree on."""
+
+    exports: tuple[Export, ...]
+    same_tokens: int
+    help_seconds: float
+
+
+def export_smollm2(work: Path, gguf: Path) -> tuple[Export, ...]:
+    """SmolLM2-135M in float32, by optimum and by onekv, from the same folder."""
+    model = work / "smollm2"
+    if not model.exists():
+        run_measured([_tool("onekv"), "convert", gguf, "-o", model], work / "convert.log")
+    weights = (model / "model.safetensors").stat().st_size
+    optimum = [work / "optimum/bin/optimum-cli", "export", "onnx", "--model", model]
+    optimum += ["--task", "text-generation-with-past", work / "smollm2-optimum"]
+    ours = [_tool("onekv"), "export", model, "--force", "--context", str(CONTEXT)]
+    ours += ["-o", work / "smollm2-onekv"]
+    rows = []
+    for tool, command in (("optimum", optimum), ("onekv", ours)):
+        cost = run_measured(command, work / f"{tool}.log")
+        rows.append(_row("SmolLM2-135M", tool, cost, Path(command[-1]), weights))
+    return tuple(rows)
+
+
+def export_large(work: Path) -> Export:
+    """The paper's 1.2B Q-K=V shape from a `.pt` of seeded random weights."""
+    checkpoint, out = work / "paper-1.2b.pt", work / "paper-1.2b-onnx"
+    if not checkpoint.exists():
+        # A process of its own, so that its memory does not count towards the export's.
+        command = [sys.executable, "-m", "onekv.bench.random_paper", checkpoint]
+        run_measured(command, work / "random.log")
+    export = [_tool("onekv"), "export", checkpoint, "--force", "--no-tokenizer", "-o", out]
+    cost = run_measured(export, work / "large.log")
+    weights = 4 * random_paper.parameter_count()
+    return _row("paper 1.2B Q-K=V", "onekv", cost, out, weights)
+
+
+def same_greedy_tokens(work: Path) -> int:
+    """How many of the first greedy tokens both exports of SmolLM2 give alike."""
+    run = [_tool("onekv"), "run", work / "smollm2-onekv", PROMPT]
+    found = run_measured([*run, "--max-tokens", str(GREEDY), "--json"], work / "run.log")
+    ours = json.loads(found.output)["generation"]["tokens"]
+    from onekv.export.tokenizer import load_tokenizer
+
+    ids = load_tokenizer(work / "smollm2-onekv").encode(PROMPT).ids
+    program = [work / "optimum/bin/python", str(greedy_tokens.__file__), "optimum"]
+    arguments = [work / "smollm2-optimum", str(len(ours)), json.dumps(ids)]
+    theirs = json.loads(run_measured([*program, *arguments], work / "peer.log").output)
+    return sum(a == b for a, b in zip(ours, theirs))
+
+
+def help_seconds(work: Path) -> float:
+    """The median wall time of `onekv --help`."""
+    runs = [run_measured([_tool("onekv"), "--help"], work / "help.log") for _ in range(HELP_RUNS)]
+    return statistics.median(run.seconds for run in runs)
+
+
+def main(
+    gguf: Annotated[Path, typer.Option(help="SmolLM2-135M-Instruct as a GGUF.")],
+    work: Annotated[Path, typer.Option(help="Folder for models and logs.")] = Path(".bench"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure exports one after the other and print a table."""
+    # No tool may look a model up by name, and all get the same threads.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(os.cpu_count())}
+    work = work.resolve()
+    exports = (*export_smollm2(work, gguf), export_large(work))
+    result = Result(exports, same_greedy_tokens(work), help_seconds(work))
+    if as_json:
+        print(json.dumps(asdict(result)))
+        return
+    Console().print(_table(exports))
+    print(f"greedy tokens of both SmolLM2 exports: {result.same_tokens} of {GREEDY} equal")
+    print(f"onekv --help: {result.help_seconds:.2f} s (median of {HELP_RUNS})")
+
+
+def _row(model: str, tool: str, cost: Cost, out: Path, weights: int) -> Export:
+    return Export(model, tool, cost.seconds, cost.peak_rss, folder_bytes(out), weights)
+
+
+def _table(rows: tuple[Export, ...]) -> Table:
+    table = Table(title="Export to ONNX, fp32")
+    for heading in ("model", "tool", "wall time", "peak RSS", "of fp32 weights", "output"):
+        table.add_column(heading, justify="left" if heading in ("model", "tool") else "right")
+    for row in rows:
+        table.add_row(
+            row.model,
+            row.tool,
+            f"{row.seconds:.0f} s",
+            f"{row.peak_rss / 2**20:.0f} MiB",
+            f"{row.peak_rss / row.fp32_weight_bytes:.2f}x",
+            f"{row.output_bytes / 2**20:.0f} MiB",
+        )
+    return table
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).with_name(name))
+
+
+if __name__ == "__main__":
+    typer.run(main)
