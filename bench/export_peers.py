@@ -48,14 +48,17 @@ def export_smollm2(work: Path, gguf: Path) -> tuple[Export, ...]:
     if not model.exists():
         run_measured([_tool("onekv"), "convert", gguf, "-o", model], work / "convert.log")
     weights = (model / "model.safetensors").stat().st_size
-    optimum = [work / "optimum/bin/optimum-cli", "export", "onnx", "--model", model]
-    optimum += ["--task", "text-generation-with-past", work / "smollm2-optimum"]
-    ours = [_tool("onekv"), "export", model, "--force", "--context", str(CONTEXT)]
-    ours += ["-o", work / "smollm2-onekv"]
+    task = ("--task", "text-generation-with-past")
+    context = ("--force", "--context", str(CONTEXT), "-o")
+    commands: dict[str, tuple[str | Path, ...]] = {
+        "optimum": (work / "optimum/bin/optimum-cli", "export", "onnx", "--model", model, *task),
+        "onekv": (_tool("onekv"), "export", model, *context),
+    }
     rows = []
-    for tool, command in (("optimum", optimum), ("onekv", ours)):
-        cost = run_measured(command, work / f"{tool}.log")
-        rows.append(_row("SmolLM2-135M", tool, cost, Path(command[-1]), weights))
+    for tool, command in commands.items():
+        out = work / f"smollm2-{tool}"
+        cost = run_measured([*command, out], work / f"{tool}.log")
+        rows.append(_row("SmolLM2-135M", tool, cost, out, weights))
     return tuple(rows)
 
 
@@ -64,25 +67,26 @@ def export_large(work: Path) -> Export:
     checkpoint, out = work / "paper-1.2b.pt", work / "paper-1.2b-onnx"
     if not checkpoint.exists():
         # A process of its own, so that its memory does not count towards the export's.
-        command = [sys.executable, "-m", "onekv.bench.random_paper", checkpoint]
-        run_measured(command, work / "random.log")
-    export = [_tool("onekv"), "export", checkpoint, "--force", "--no-tokenizer", "-o", out]
-    cost = run_measured(export, work / "large.log")
+        program = (sys.executable, "-m", "onekv.bench.random_paper", checkpoint)
+        run_measured(program, work / "random.log")
+    options = ("--force", "--no-tokenizer", "-o", out)
+    cost = run_measured([_tool("onekv"), "export", checkpoint, *options], work / "large.log")
     weights = 4 * random_paper.parameter_count()
     return _row("paper 1.2B Q-K=V", "onekv", cost, out, weights)
 
 
 def same_greedy_tokens(work: Path) -> int:
     """How many of the first greedy tokens both exports of SmolLM2 give alike."""
-    run = [_tool("onekv"), "run", work / "smollm2-onekv", PROMPT]
-    found = run_measured([*run, "--max-tokens", str(GREEDY), "--json"], work / "run.log")
+    options = ("--max-tokens", str(GREEDY), "--json")
+    run = (_tool("onekv"), "run", work / "smollm2-onekv", PROMPT, *options)
+    found = run_measured(run, work / "run.log")
     ours = json.loads(found.output)["generation"]["tokens"]
     from onekv.export.tokenizer import load_tokenizer
 
     ids = load_tokenizer(work / "smollm2-onekv").encode(PROMPT).ids
-    program = [work / "optimum/bin/python", str(greedy_tokens.__file__), "optimum"]
-    arguments = [work / "smollm2-optimum", str(len(ours)), json.dumps(ids)]
-    theirs = json.loads(run_measured([*program, *arguments], work / "peer.log").output)
+    program = (work / "optimum/bin/python", greedy_tokens.__file__, "optimum")
+    arguments = (work / "smollm2-optimum", str(len(ours)), json.dumps(ids))
+    theirs = json.loads(run_measured((*program, *arguments), work / "peer.log").output)
     return sum(a == b for a, b in zip(ours, theirs))
 
 
