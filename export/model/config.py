@@ -116,6 +116,10 @@ def _llama_keys(spec: ModelSpec, family: str) -> dict[str, Any]:
     if spec.rope is not None:
         own = {"rope_type": spec.rope.kind, "rope_theta": spec.rope.theta}
         config["rope_parameters"] = dict(spec.rope.parameters) | own
+        # Where transformers before 5 looks: without these it assumes a base of 10,000.
+        config["rope_theta"] = spec.rope.theta
+        if spec.rope.kind != "default":
+            config["rope_scaling"] = config["rope_parameters"]
     return config
 
 

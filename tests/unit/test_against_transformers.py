@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from onekv.errors import CheckpointError
+from onekv.export.model.config import config_from_spec, spec_from_config
 from onekv.export.model.decoder import Decoder, build_decoder
 from onekv.export.model.rope import rotary_tables
 from onekv.export.model.spec import ModelSpec, Rope, Sharing
@@ -127,6 +128,22 @@ def test_rotary_tables_equal_transformers(rope: dict[str, Any]) -> None:
     half = spec.head_dim // 2
     torch.testing.assert_close(cos, expected_cos[0, :, :half], atol=1e-5, rtol=0)
     torch.testing.assert_close(sin, expected_sin[0, :, :half], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES.keys())
+def test_a_written_configuration_gives_every_transformers_the_same_rope(
+    rope: dict[str, Any],
+) -> None:
+    """Version 5 reads `rope_parameters`; version 4 reads `rope_theta` and `rope_scaling` alone."""
+    spec = with_rope(LLAMA_SPEC, rope)
+    written = config_from_spec(spec)
+    before_5 = {key: value for key, value in written.items() if key != "rope_parameters"}
+    expected = rotary_tables(spec, positions=64)
+    for config in (written, before_5):
+        for ours, table in zip(rotary_tables(spec_from_config(config), 64), expected):
+            assert torch.equal(ours, table)
+    read = LlamaConfig(**written).rope_parameters
+    assert {key: read[key] for key in rope} == rope
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope", "spiral"])
