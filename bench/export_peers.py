@@ -35,10 +35,11 @@ class Export:
 
 @dataclass(frozen=True)
 class Result:
-    """Everything that is printed. same_tokens: greedy tokens that both exports agree on."""
+    """Everything that is printed. same_tokens: of the `compared_tokens` before the text ends."""
 
     exports: tuple[Export, ...]
     same_tokens: int
+    compared_tokens: int
     help_seconds: float
 
 
@@ -75,8 +76,8 @@ def export_large(work: Path) -> Export:
     return _row("paper 1.2B Q-K=V", "onekv", cost, out, weights)
 
 
-def same_greedy_tokens(work: Path) -> int:
-    """How many of the first greedy tokens both exports of SmolLM2 give alike."""
+def same_greedy_tokens(work: Path) -> tuple[int, int]:
+    """How many greedy tokens both exports of SmolLM2 give alike, and of how many."""
     options = ("--max-tokens", str(GREEDY), "--json")
     run = (_tool("onekv"), "run", work / "smollm2-onekv", PROMPT, *options)
     found = run_measured(run, work / "run.log")
@@ -87,7 +88,7 @@ def same_greedy_tokens(work: Path) -> int:
     program = (work / "optimum/bin/python", greedy_tokens.__file__, "optimum")
     arguments = (work / "smollm2-optimum", str(len(ours)), json.dumps(ids))
     theirs = json.loads(run_measured((*program, *arguments), work / "peer.log").output)
-    return sum(a == b for a, b in zip(ours, theirs))
+    return sum(a == b for a, b in zip(ours, theirs)), len(ours)
 
 
 def help_seconds(work: Path) -> float:
@@ -106,12 +107,13 @@ def main(
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(os.cpu_count())}
     work = work.resolve()
     exports = (*export_smollm2(work, gguf), export_large(work))
-    result = Result(exports, same_greedy_tokens(work), help_seconds(work))
+    result = Result(exports, *same_greedy_tokens(work), help_seconds(work))
     if as_json:
         print(json.dumps(asdict(result)))
         return
     Console().print(_table(exports))
-    print(f"greedy tokens of both SmolLM2 exports: {result.same_tokens} of {GREEDY} equal")
+    same, compared = result.same_tokens, result.compared_tokens
+    print(f"greedy tokens of both SmolLM2 exports: {same} of {compared} equal")
     print(f"onekv --help: {result.help_seconds:.2f} s (median of {HELP_RUNS})")
 
 
