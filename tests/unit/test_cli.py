@@ -139,7 +139,13 @@ def test_an_interrupted_export_leaves_nothing(
 ) -> None:
     out = tmp_path / "bundle"
     command = [ONEKV, "export", str(sample_model), "-o", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+        # A shell's background jobs ignore interrupts, and their children would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not list(tmp_path.iterdir()):
         assert process.poll() is None
         time.sleep(0.01)
