@@ -7,7 +7,7 @@ import importlib
 import importlib.metadata
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
 from onekv.export.options import ROUNDED, ExportOptions, Target
 from onekv.export.plan import plan_memory
-from onekv.export.resident import page_out
+from onekv.export.resident import drop_pages
 from onekv.export.stages import Reporter, Silent
 from onekv.export.targets import LowerRequest
 from onekv.export.tokenizer import copy_tokenizer, load_tokenizer, parity_prompt
@@ -90,15 +90,14 @@ def run_export(
         ParityError: the result does not compute the source model; nothing is written.
     """
     reporter = reporter or Silent()
-    plan = replace(plan, checkpoint=_mapped_once(plan.checkpoint))
     with writing(folder, force) as partial:
         _check_space(partial, plan.memory)
         if plan.tokenizer_dir is not None:
             copy_tokenizer(plan.tokenizer_dir, partial)
         golden = _source_run(plan, reporter)
-        page_out(plan.checkpoint.load().values())
+        drop_pages(plan.checkpoint.files)
         entry = _lower(plan, partial, reporter)
-        page_out(plan.checkpoint.load().values())
+        drop_pages(plan.checkpoint.files)
         parity = _verify(plan, partial / entry, golden, reporter)
         save_golden(golden, partial)
         with reporter.stage("bundle"):
@@ -147,15 +146,6 @@ def checkpoint_hash(checkpoint: Checkpoint) -> str:
     for path in sorted(checkpoint.files):
         total.update(file_hash(path).encode())
     return total.hexdigest()
-
-
-def _mapped_once(checkpoint: Checkpoint) -> Checkpoint:
-    """Let all stages share one mapping, so that its pages can be given back between them."""
-    if checkpoint.format == "gguf":
-        # Its weights are not mapped but converted: better once more than held throughout.
-        return checkpoint
-    state = checkpoint.load()
-    return replace(checkpoint, _read=lambda: dict(state))
 
 
 def _check_space(folder: Path, memory: Memory) -> None:

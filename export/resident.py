@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# madvise(2), Linux 5.4: reclaim now. Never loses data: a page is read again when it is needed.
-_MADV_PAGEOUT = 21
+_MAPS = Path("/proc/self/maps")
+_MADV_DONTNEED = 4
 
 
-def page_out(tensors: Iterable[Tensor]) -> None:
-    """Drop the resident pages of mapped tensors; elsewhere than on Linux this does nothing.
+def drop_pages(files: Iterable[Path]) -> None:
+    """Drop this process's resident pages of mapped files; elsewhere than on Linux do nothing.
 
-    Files stay mapped, so the tensors stay valid. Without it a checkpoint that was read once
-    counts towards the memory of every later stage.
+    The files stay mapped: a page is read again when it is touched (madvise(2), MADV_DONTNEED
+    on a file mapping). Nothing may have written to the mappings, whose changes would be lost;
+    checkpoints are only read. Without this, a checkpoint that was read once counts towards
+    the memory of every later stage.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "madvise"):
+    if not _MAPS.exists():
         return
-    for tensor in tensors:
-        start = tensor.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
-        length = tensor.data_ptr() + tensor.nbytes - start
-        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_PAGEOUT)
+    libc = ctypes.CDLL(None)
+    for start, length in _mappings({str(path.resolve()) for path in files}):
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_DONTNEED)
+
+
+def _mappings(paths: set[str]) -> Iterator[tuple[int, int]]:
+    """Start and length of every mapping of these files: proc(5), /proc/pid/maps."""
+    for line in _MAPS.read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] in paths:
+            start, end = (int(part, 16) for part in fields[0].split("-"))
+            yield start, end - start
