@@ -61,5 +61,5 @@ bench-export: install $(SMOL) $(OPTIMUM)
 
 $(OPTIMUM):
 	$(PYTHON) -m venv $@
-	$@/bin/pip install --quiet torch==2.13.0 optimum-onnx==0.1.0 onnxruntime==1.31.1 \
+	$@/bin/pip install --quiet torch==2.13.0 optimum-onnx==0.1.0 onnxruntime==1.31.1 accelerate==1.10.1 \
 		|| { rm -rf $@; false; }
