@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,7 +13,7 @@ from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.onnx.body import DOMAIN, operator_function
 from onekv.export.targets.onnx.genai import write_genai_config
 from onekv.export.targets.onnx.trace import trace
-from onekv.export.targets.onnx.weights import attach, save, simplify
+from onekv.export.targets.onnx.weights import attach, release, save, simplify
 
 FILE = "model.onnx"
 
@@ -37,9 +36,7 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     attach(model, tensors, weights)
     model.producer_name = "onekv"
     save(model, folder / FILE, progress)
-    # The graph refers to itself, and through its initializers to the mapped checkpoint.
-    del model, tensors
-    gc.collect()
+    release(model)
     write_genai_config(request, folder, FILE)
     return FILE
 

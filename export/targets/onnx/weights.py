@@ -18,8 +18,7 @@ from onekv.export.targets.onnx.trace import PREFIX, quiet
 
 def simplify(model: ir.Model) -> None:
     """Fold what is constant, without looking at a weight."""
-    for value in _weights(model):
-        value.const_value = None
+    release(model)
     with quiet():
         optimizer.optimize(model)
 
@@ -41,6 +40,12 @@ def attach(model: ir.Model, tensors: Mapping[str, Tensor], dtype: torch.dtype) -
             else:
                 _multiply_transposed(model, node)
     RemoveUnusedNodesPass()(model)
+
+
+def release(model: ir.Model) -> None:
+    """Let go of the weights: onnxscript's rewrite rules keep the last graph that they saw."""
+    for value in _weights(model):
+        value.const_value = None
 
 
 def save(model: ir.Model, path: Path, progress: Progress | None = None) -> None:
@@ -81,6 +86,7 @@ def _store_transposed(model: ir.Model, node: ir.Node, tensor: Tensor, dtype: tor
     (source,), (result,) = node.inputs, node.outputs
     assert source is not None
     del model.graph.initializers[str(source.name)]
+    source.const_value = None
     stored = ir.Value(name=str(source.name))
     _set_data(stored, tensor.T, dtype)
     model.graph.register_initializer(stored)

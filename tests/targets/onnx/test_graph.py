@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from torch import Tensor
 
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import Number
+from onekv.export.options import ExportOptions, Number, Target
 from onekv.export.plan import cache_per_token, parameters
+from onekv.export.targets import LowerRequest
+from onekv.export.targets.onnx import lower
 from onekv.runtime.onnx_session import OnnxSession
-from tests.specs import LLAMA, PAPER
+from tests.specs import LLAMA, PAPER, tiny_decoder
 from tests.targets.onnx.conftest import CONTEXT, Lowered
 
 FLOATS = (Number.FP32, Number.FP16)
@@ -119,6 +123,8 @@ def test_the_same_file_gives_the_same_logits_in_onnxruntime_1_24(
     script = f"""
 import json, numpy as np, onnxruntime
 from pathlib import Path
+from onekv.export.targets import LowerRequest
+from onekv.export.targets.onnx import lower
 from onekv.runtime.onnx_session import OnnxSession
 session = OnnxSession(Path({str(path)!r}), {CONTEXT})
 rows = np.concatenate([session.step([1, 2, 3]), session.step([4])])
@@ -134,3 +140,15 @@ print(json.dumps([onnxruntime.__version__, rows.tolist()]))
     version, old = json.loads(done.stdout)
     assert version == "1.24.4"
     np.testing.assert_allclose(old, new, rtol=1e-3, atol=1e-3 if number is Number.FP16 else 1e-5)
+
+
+def test_an_export_lets_go_of_the_weights_that_it_read(tmp_path: Path) -> None:
+    held: list[weakref.ref[Tensor]] = []
+
+    def load() -> dict[str, Tensor]:
+        state = {name: tensor.clone() for name, tensor in tiny_decoder(SHARED).state_dict().items()}
+        held.extend(weakref.ref(tensor) for tensor in state.values())
+        return state
+
+    lower(LowerRequest(SHARED, ExportOptions(Target.ONNX, CONTEXT), load, (1,), None), tmp_path)
+    assert held and not any(reference() is not None for reference in held)
