@@ -60,10 +60,3 @@ def run_measured(command: Command, log: Path) -> Cost:
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def warm(path: Path) -> None:
-    """Read a file once, so that no run pays for the disk alone."""
-    with path.open("rb") as file:
-        while file.read(2**24):
-            pass

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from onekv.errors import BundleError
 from onekv.runtime.mil import Evaluator, Precision, read_package
 from onekv.runtime.mil.package import Function, Package
-from onekv.runtime.sessions import Logits, Session, check_room
+from onekv.runtime.sessions import Counted, Logits, Session, check_room
 
 Outputs = Mapping[str, NDArray[Any]]
 PREFILL, DECODE = "prefill", "decode"
 
 
-class CoreMLSession:
+class CoreMLSession(Counted):
     """Implements `Session` over the two functions of a package.
 
     `run` computes one function; both read and write the same states. Tokens go through
@@ -34,6 +34,7 @@ class CoreMLSession:
         run: Callable[[str, Mapping[str, NDArray[Any]]], Outputs],
         reset: Callable[[], None],
     ) -> None:
+        super().__init__(context)
         prefill, decode = _functions(package)
         states = decode.states.values()
         if {state.shape[2] for state in states} != {context}:
@@ -42,23 +43,14 @@ class CoreMLSession:
         self._outputs = decode.outputs
         self._bytes = sum(state.nbytes for state in states)
         self._run, self._reset = run, reset
-        self._context, self._position = context, 0
-
-    @property
-    def context(self) -> int:
-        return self._context
-
-    @property
-    def position(self) -> int:
-        return self._position
 
     @property
     def cache_bytes(self) -> int:
         return self._bytes
 
     def reset(self) -> None:
+        super().reset()
         self._reset()
-        self._position = 0
 
     def step(self, tokens: Sequence[int]) -> Logits:
         check_room(self, len(tokens))

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from onekv.errors import UsageError
-from onekv.runtime.sessions import ContextFullError, Logits, Session
+from onekv.runtime.sessions import Logits, Session, check_room
 
 # Bounds the logits [chunk, vocab] that exist at once while a prompt is read.
 PREFILL_CHUNK = 256
@@ -63,8 +63,7 @@ def prefill(session: Session, tokens: Sequence[int], chunk: int = PREFILL_CHUNK)
     Raises:
         ContextFullError: the prompt does not fit; nothing was appended.
     """
-    if session.position + len(tokens) > session.context:
-        raise ContextFullError(session.position + len(tokens), session.context)
+    check_room(session, len(tokens))
     last: Logits | None = None
     for start in range(0, len(tokens), chunk):
         last = session.step(tokens[start : start + chunk])[-1]

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from onekv.errors import BundleError
-from onekv.runtime.sessions import Logits, check_room
+from onekv.runtime.sessions import Counted, Logits, check_room
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class OnnxOptions:
     prepack: bool = False
 
 
-class OnnxSession:
+class OnnxSession(Counted):
     """Implements `Session`. Cache tensors are allocated once for `context` tokens."""
 
     def __init__(self, path: Path, context: int, options: OnnxOptions | None = None) -> None:
+        super().__init__(context)
         self._session = _load(path, options or OnnxOptions())
-        self._context, self._position = context, 0
         self._caches = {}
         for entry in self._session.get_inputs():
             if entry.name.startswith("past_key_values."):
@@ -40,19 +40,8 @@ class OnnxSession:
                 self._caches[entry.name] = ort.OrtValue.ortvalue_from_numpy(zeros)
 
     @property
-    def context(self) -> int:
-        return self._context
-
-    @property
-    def position(self) -> int:
-        return self._position
-
-    @property
     def cache_bytes(self) -> int:
         return sum(value.numpy().nbytes for value in self._caches.values())
-
-    def reset(self) -> None:
-        self._position = 0
 
     def step(self, tokens: Sequence[int]) -> Logits:
         check_room(self, len(tokens))

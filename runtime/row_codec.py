@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onekv.runtime import reference
 from onekv.runtime.rows import INT4_GROUP, RowFormat
 
 
@@ -30,32 +29,6 @@ def decode(records: Tensor, form: RowFormat) -> Tensor:
     if form is RowFormat.INT4:
         return _decode_int4(records)
     return records.float()
-
-
-def attend_records(
-    q: Tensor,
-    c: Tensor,
-    cache: Tensor,
-    form: RowFormat,
-    pos: Tensor,
-    cos: Tensor | None = None,
-    sin: Tensor | None = None,
-    key_gain: Tensor | None = None,
-    scale: float = 1.0,
-    window: int = 0,
-) -> Tensor:
-    """`reference.attend` over a cache of records [B, Hkv, L, last_dim], written in place.
-
-    New rows pass through the format before they are attended to, as cached rows did.
-    """
-    rows = decode(cache, form).to(q.dtype)
-    stored = encode(c, form)
-    out = reference.attend(
-        q, decode(stored, form).to(q.dtype), rows, pos, cos, sin, key_gain, scale, window
-    )
-    slots = torch.arange(int(pos), int(pos) + c.shape[1]) % cache.shape[2]
-    cache[:, :, slots] = stored.transpose(1, 2)
-    return out
 
 
 def _encode_int8(rows: Tensor) -> Tensor:

@@ -50,6 +50,24 @@ class Session(Protocol):
         """Forget all tokens."""
 
 
+class Counted:
+    """The part of a session that only counts: the context, and the tokens in the cache."""
+
+    def __init__(self, context: int) -> None:
+        self._context, self._position = context, 0
+
+    @property
+    def context(self) -> int:
+        return self._context
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    def reset(self) -> None:
+        self._position = 0
+
+
 def check_room(session: Session, tokens: int) -> None:
     """Raise ContextFullError unless `tokens` more fit."""
     if session.position + tokens > session.context:

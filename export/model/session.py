@@ -8,23 +8,16 @@ import torch
 
 from onekv.export.model.cache import OneTensorCache, new_caches
 from onekv.export.model.decoder import Decoder
-from onekv.runtime.sessions import Logits, check_room
+from onekv.runtime.sessions import Counted, Logits, check_room
 
 
-class DecoderSession:
+class DecoderSession(Counted):
     """Implements `Session` on a decoder in PyTorch."""
 
     def __init__(self, decoder: Decoder, context: int) -> None:
-        self._decoder, self._context, self._position = decoder, context, 0
+        super().__init__(context)
+        self._decoder = decoder
         self._caches = new_caches(decoder.spec, context)
-
-    @property
-    def context(self) -> int:
-        return self._context
-
-    @property
-    def position(self) -> int:
-        return self._position
 
     @property
     def cache_bytes(self) -> int:
@@ -35,9 +28,6 @@ class DecoderSession:
                 (cache.rows,) if isinstance(cache, OneTensorCache) else (cache.keys, cache.values)
             )
         )
-
-    def reset(self) -> None:
-        self._position = 0
 
     def step(self, tokens: Sequence[int]) -> Logits:
         check_room(self, len(tokens))
