@@ -16,6 +16,7 @@ from rich.table import Table
 
 from onekv.bench import greedy_tokens, random_paper
 from onekv.bench.measure import Cost, folder_bytes, run_measured
+from onekv.export.plan import parameters
 
 CONTEXT, GREEDY, HELP_RUNS = 2048, 32, 7
 PROMPT = "The capital of France is"
@@ -72,7 +73,7 @@ def export_large(work: Path) -> Export:
         run_measured(program, work / "random.log")
     options = ("--force", "--no-tokenizer", "-o", out)
     cost = run_measured([_tool("onekv"), "export", checkpoint, *options], work / "large.log")
-    weights = 4 * random_paper.parameter_count()
+    weights = 4 * parameters(random_paper.SPEC)
     return _row("paper 1.2B Q-K=V", "onekv", cost, out, weights)
 
 

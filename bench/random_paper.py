@@ -10,13 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-LAYERS, HIDDEN, HEADS, FFN, VOCAB, POSITIONS = 22, 2048, 32, 8192, 50304, 2048
+from onekv.export.model.paper import paper_model
 
-
-def parameter_count() -> int:
-    """Parameters of the shape, masks not counted."""
-    linears = 3 * HIDDEN * HIDDEN + 2 * HIDDEN * FFN + 4 * HIDDEN + FFN
-    return VOCAB * HIDDEN + POSITIONS * HIDDEN + LAYERS * (linears + 4 * HIDDEN) + 2 * HIDDEN
+SPEC = paper_model("1.2b/q-k=v")
+HIDDEN, FFN, POSITIONS = SPEC.hidden_size, SPEC.ffn_size, SPEC.max_positions
 
 
 def write(path: Path) -> None:
@@ -29,7 +26,7 @@ def write(path: Path) -> None:
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator) * 0.02
 
-    state = {"wte.weight": random(VOCAB, HIDDEN), "wpe.weight": random(POSITIONS, HIDDEN)}
+    state = {"wte.weight": random(SPEC.vocab_size, HIDDEN), "wpe.weight": random(POSITIONS, HIDDEN)}
 
     def norm(name: str) -> None:
         state.update({f"{name}.weight": 1 + random(HIDDEN), f"{name}.bias": random(HIDDEN)})
@@ -37,7 +34,7 @@ def write(path: Path) -> None:
     def linear(name: str, rows: int, columns: int) -> None:
         state.update({f"{name}.weight": random(rows, columns), f"{name}.bias": random(rows)})
 
-    for layer in (f"h.{index}" for index in range(LAYERS)):
+    for layer in (f"h.{index}" for index in range(SPEC.layers)):
         norm(f"{layer}.ln_1")
         state[f"{layer}.attn.bias"] = torch.ones(1, 1, POSITIONS, POSITIONS).tril()
         for name in ("c_q", "c_k", "c_proj"):
@@ -52,13 +49,13 @@ def write(path: Path) -> None:
         "tokens_seen": 0,
         "model_state_dict": state,
         "model_config": {
-            "vocab_size": VOCAB,
+            "vocab_size": SPEC.vocab_size,
             "n_positions": POSITIONS,
             "n_embd": HIDDEN,
-            "n_layer": LAYERS,
-            "n_head": HEADS,
+            "n_layer": SPEC.layers,
+            "n_head": SPEC.heads,
             "n_inner": FFN,
-            "layer_norm_epsilon": 1e-5,
+            "layer_norm_epsilon": SPEC.norm_eps,
             "tie_word_embeddings": True,
         },
         "train_config": {},

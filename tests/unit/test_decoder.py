@@ -13,6 +13,7 @@ from torch import Tensor
 
 from onekv.export.model.cache import OneTensorCache, new_caches
 from onekv.export.model.decoder import Decoder, build_decoder
+from onekv.export.model.paper import paper_model
 from onekv.export.model.spec import ModelSpec, Rope, Sharing
 from tests.specs import LLAMA, LLAMA_SPEC, PAPER, PAPER_SPEC, tiny_decoder, token_ids
 from tests.unit import restatement
@@ -175,29 +176,22 @@ def test_without_caches_a_sequence_may_start_at_any_position() -> None:
     assert relative_l2(shifted, decoder(tokens, START).double()) < 1e-5
 
 
-PAPER_COUNTS = [
-    pytest.param(300, Sharing.QKV, 16, 305.53, id="300M QKV"),
-    pytest.param(300, Sharing.K_IS_V, 16, 284.54, id="300M Q-K=V"),
-    pytest.param(300, Sharing.Q_IS_K, 16, 284.54, id="300M Q=K-V"),
-    pytest.param(300, Sharing.ALL, 16, 263.55, id="300M Q=K=V"),
-    pytest.param(1200, Sharing.QKV, 32, 1215, id="1.2B QKV"),
-    pytest.param(1200, Sharing.K_IS_V, 32, 1123, id="1.2B Q-K=V"),
-    pytest.param(1200, Sharing.QKV, 8, 1077, id="1.2B GQA-8"),
-    pytest.param(1200, Sharing.QKV, 1, 1036, id="1.2B MQA"),
-    pytest.param(1200, Sharing.K_IS_V, 1, 1033, id="1.2B Q-MQA"),
-]
-PAPER_SHAPES = {
-    300: replace(PAPER_SPEC, layers=20, hidden_size=1024, heads=16, ffn_size=4096),
-    1200: replace(PAPER_SPEC, layers=22, hidden_size=2048, heads=32, ffn_size=8192),
+PAPER_COUNTS = {
+    "300m/qkv": 305.53,
+    "300m/q-k=v": 284.54,
+    "300m/q=k-v": 284.54,
+    "300m/q=k=v": 263.55,
+    "1.2b/qkv": 1215,
+    "1.2b/q-k=v": 1123,
+    "1.2b/gqa-8": 1077,
+    "1.2b/mqa": 1036,
+    "1.2b/q-mqa": 1033,
 }
 
 
-@pytest.mark.parametrize(("size", "sharing", "kv_heads", "millions"), PAPER_COUNTS)
-def test_parameter_counts_are_the_papers(
-    size: int, sharing: Sharing, kv_heads: int, millions: float
-) -> None:
-    shape = replace(PAPER_SHAPES[size], head_dim=64, vocab_size=50304, max_positions=2048)
+@pytest.mark.parametrize(("name", "millions"), PAPER_COUNTS.items())
+def test_parameter_counts_are_the_papers(name: str, millions: float) -> None:
     with torch.device("meta"):
-        decoder = Decoder(replace(shape, sharing=sharing, kv_heads=kv_heads))
+        decoder = Decoder(paper_model(name))
     count = sum(parameter.numel() for parameter in decoder.parameters()) / 1e6
-    assert round(count, 2 if size == 300 else 0) == millions
+    assert round(count, 2 if millions < 1000 else 0) == millions
