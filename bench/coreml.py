@@ -21,7 +21,8 @@ from pathlib import Path
 
 from onekv.export.model.shapes import parameter_shapes
 from onekv.export.model.spec import Activation, ModelSpec, Norm, Rope, Sharing
-from onekv.export.options import ExportOptions, Number, Profile, Target
+from onekv.export.options import ExportOptions, Profile, Target
+from onekv.quantize.numbers import Number
 
 CONTEXT = 512
 SHAPES = {
@@ -101,8 +102,8 @@ class Result:
 
 def expected_bytes(spec: ModelSpec, options: ExportOptions) -> int:
     """What the stored weights should take: bits times elements, scales, and rotary tables."""
-    from onekv.export.targets.coreml.entry import coreml_options
-    from onekv.export.targets.coreml.rounding import BLOCK, PALETTE_ROWS, is_rounded
+    from onekv.export.targets.coreml.rounding import BLOCK, PALETTE_ROWS, SMALLEST, is_matrix
+    from onekv.export.targets.coreml.rules import coreml_options
 
     scheme = coreml_options(options).scheme
     shapes: Mapping[str, tuple[int, ...]] = parameter_shapes(spec)
@@ -112,7 +113,7 @@ def expected_bytes(spec: ModelSpec, options: ExportOptions) -> int:
         total += options.context * spec.head_dim * (4 + 2)
     for name, shape in shapes.items():
         count = prod(shape)
-        if scheme == "fp16" or not is_rounded(name, shape):
+        if scheme == "fp16" or not is_matrix(name, shape) or count < SMALLEST:
             total += 2 * count
         elif scheme == "int8":
             total += count + 2 * shape[0]
@@ -131,7 +132,7 @@ def measure(shape: str, form: str) -> Result:
     import torch
 
     from onekv.export.targets import LowerRequest
-    from onekv.export.targets.coreml import lower
+    from onekv.export.targets.coreml.lower import lower
     from onekv.runtime.mil import read_package
     from onekv.runtime.mil.summary import summarise
 

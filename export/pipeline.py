@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import importlib.metadata
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import onekv
 from onekv.errors import CheckpointError, OnekvError, ParityError
-from onekv.export.bundle import Bundle, describe_files, file_hash, write_manifest, writing
+from onekv.export.bundle import Bundle, describe_files, write_manifest, writing
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
-from onekv.export.options import ROUNDED, ExportOptions, Target
+from onekv.export.options import ExportOptions
 from onekv.export.plan import plan_memory
 from onekv.export.resident import drop_pages
+from onekv.export.source import (
+    Quantised,
+    checkpoint_hash,
+    parity_name,
+    parity_session,
+    quantise_checkpoint,
+)
 from onekv.export.stages import Reporter, Silent
-from onekv.export.targets import LowerRequest
+from onekv.export.targets import LowerRequest, check_target, lower
 from onekv.export.tokenizer import copy_tokenizer, load_tokenizer, parity_prompt
 from onekv.export.verify import Golden, check_parity, golden_run, save_golden
-from onekv.runtime.sessions import Session, open_session
-
-if TYPE_CHECKING:
-    import torch
+from onekv.quantize.numbers import ROUNDED
+from onekv.runtime.sessions import open_session
 
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "executorch", "coremltools")
 
@@ -73,10 +74,7 @@ def plan_export(
             "Give its folder with --tokenizer DIR, or --no-tokenizer for a bundle that takes "
             "token ids only.",
         )
-    if options.target is Target.COREML:
-        from onekv.export.targets.coreml import check
-
-        check(checkpoint.spec, options)
+    check_target(checkpoint.spec, options)
     return ExportPlan(checkpoint, options, folder, plan_memory(checkpoint.spec, options))
 
 
@@ -94,9 +92,10 @@ def run_export(
         _check_space(partial, plan.memory)
         if plan.tokenizer_dir is not None:
             copy_tokenizer(plan.tokenizer_dir, partial)
-        golden = _source_run(plan, reporter)
+        quantised = _quantise(plan, reporter)
+        golden = _source_run(plan, quantised, reporter)
         drop_pages(plan.checkpoint.files)
-        entry = _lower(plan, partial, reporter)
+        entry = _lower(plan, quantised, partial, reporter)
         drop_pages(plan.checkpoint.files)
         parity = _verify(plan, partial / entry, golden, reporter)
         save_golden(golden, partial)
@@ -104,48 +103,6 @@ def run_export(
             manifest = _describe(plan, partial, entry, parity)
             write_manifest(partial, manifest)
     return Bundle(folder, manifest)
-
-
-def source_session(checkpoint: Checkpoint, context: int) -> Session:
-    """The source model in float32, its weights mapped when they are stored so."""
-    return _float_session(checkpoint, context, checkpoint.load())
-
-
-def parity_session(checkpoint: Checkpoint, options: ExportOptions) -> Session:
-    """What a bundle of these options is to compute: the source model, its weights as stored.
-
-    Rounding to integers changes the model, which perplexity measures; parity is about the file.
-    """
-    if options.weights not in ROUNDED:
-        return source_session(checkpoint, options.context)
-    target = importlib.import_module(f"onekv.export.targets.{options.target}")
-    state = target.stored_weights(checkpoint.load(), options)
-    return _float_session(checkpoint, options.context, state)
-
-
-def parity_name(options: ExportOptions) -> str:
-    """What a parity record calls the model that it compares with."""
-    if options.weights not in ROUNDED:
-        return "source model"
-    return f"source model with weights rounded to {options.weights}"
-
-
-def _float_session(
-    checkpoint: Checkpoint, context: int, state: Mapping[str, torch.Tensor]
-) -> Session:
-    from onekv.export.model.decoder import build_decoder
-    from onekv.export.model.session import DecoderSession
-
-    wide = {name: tensor.float() for name, tensor in state.items()}
-    return DecoderSession(build_decoder(checkpoint.spec, wide, context), context)
-
-
-def checkpoint_hash(checkpoint: Checkpoint) -> str:
-    """SHA-256 over the hashes of the files that were read."""
-    total = hashlib.sha256()
-    for path in sorted(checkpoint.files):
-        total.update(file_hash(path).encode())
-    return total.hexdigest()
 
 
 def _check_space(folder: Path, memory: Memory) -> None:
@@ -158,16 +115,23 @@ def _check_space(folder: Path, memory: Memory) -> None:
         )
 
 
-def _source_run(plan: ExportPlan, reporter: Reporter) -> Golden:
+def _quantise(plan: ExportPlan, reporter: Reporter) -> Quantised:
+    if plan.options.weights not in ROUNDED:
+        return {}
+    with reporter.stage(f"quantise to {plan.options.weights}") as progress:
+        return quantise_checkpoint(plan.checkpoint, plan.options, progress)
+
+
+def _source_run(plan: ExportPlan, quantised: Quantised, reporter: Reporter) -> Golden:
     spec, context = plan.checkpoint.spec, plan.options.context
     tokenizer = None if plan.tokenizer_dir is None else load_tokenizer(plan.tokenizer_dir)
     with reporter.stage("source model") as progress:
-        session = parity_session(plan.checkpoint, plan.options)
+        session = parity_session(plan.checkpoint, plan.options, quantised)
         prompt = parity_prompt(tokenizer, spec.vocab_size, context)
         return golden_run(session, prompt, progress)
 
 
-def _lower(plan: ExportPlan, folder: Path, reporter: Reporter) -> str:
+def _lower(plan: ExportPlan, quantised: Quantised, folder: Path, reporter: Reporter) -> str:
     checkpoint, options = plan.checkpoint, plan.options
     request = LowerRequest(
         checkpoint.spec,
@@ -175,11 +139,10 @@ def _lower(plan: ExportPlan, folder: Path, reporter: Reporter) -> str:
         checkpoint.load,
         checkpoint.eos_token_ids,
         checkpoint.bos_token_id,
+        quantised,
     )
     with reporter.stage(f"lower to {options.target}") as progress:
-        target = importlib.import_module(f"onekv.export.targets.{options.target}")
-        entry: str = target.lower(request, folder, progress)
-        return entry
+        return lower(request, folder, progress)
 
 
 def _verify(plan: ExportPlan, entry: Path, golden: Golden, reporter: Reporter) -> Parity:

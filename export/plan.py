@@ -8,7 +8,8 @@ from math import prod
 from onekv.export.manifest import Memory
 from onekv.export.model.shapes import parameter_shapes
 from onekv.export.model.spec import ModelSpec, Sharing
-from onekv.export.options import ExportOptions, Number
+from onekv.export.options import ExportOptions
+from onekv.quantize.numbers import Number
 
 BYTES = {Number.FP32: 4, Number.FP16: 2}
 

@@ -9,10 +9,11 @@ from onekv.export.bundle import Bundle, open_bundle, write_manifest
 from onekv.export.checkpoints import open_checkpoint
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.manifest import Parity, Perplexity
-from onekv.export.pipeline import (
+from onekv.export.source import (
     checkpoint_hash,
     parity_name,
     parity_session,
+    quantise_checkpoint,
     source_session,
 )
 from onekv.export.stages import Reporter, Silent
@@ -75,7 +76,8 @@ def _golden(
         return recorded, "logits recorded at export"
     prompt = recorded.tokens[: recorded.prompt_length].tolist()
     with reporter.stage("source model") as progress:
-        source = parity_session(checkpoint, options)
+        quantised = quantise_checkpoint(checkpoint, options, progress)
+        source = parity_session(checkpoint, options, quantised)
         return golden_run(source, prompt, progress), parity_name(options)
 
 

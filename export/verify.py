@@ -17,8 +17,9 @@ from safetensors.numpy import load_file, save
 
 from onekv.errors import BundleError
 from onekv.export.manifest import Difference, Parity
-from onekv.export.options import ExportOptions, Number
+from onekv.export.options import ExportOptions
 from onekv.export.targets import Progress
+from onekv.quantize.numbers import Number
 from onekv.runtime.sessions import Logits, Session
 
 GREEDY_TOKENS = 64

@@ -10,8 +10,9 @@ import torch
 
 from onekv.export.checkpoints import open_checkpoint
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import Number, Target, resolve_options
+from onekv.export.options import Target
 from onekv.export.pipeline import plan_export, run_export
+from onekv.export.resolve import resolve_options
 from tests.builders.sample import write_sample
 from tests.specs import ONE_TENSOR, PAPER, SPECS
 
@@ -55,6 +56,6 @@ def sample_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sample_bundle(sample_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ONNX bundle of `sample_model`. Copy it before changing it."""
     checkpoint = open_checkpoint(sample_model)
-    options = resolve_options(checkpoint.spec, Target.ONNX, None, Number.FP32, None)
+    options = resolve_options(checkpoint.spec, Target.ONNX)
     plan = plan_export(checkpoint, options, None, need_tokenizer=True)
     return run_export(plan, tmp_path_factory.mktemp("bundles") / "tiny-random-onnx").path

@@ -43,7 +43,8 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(sample_model: Path, tmp_pat
         "context": 64,
         "weights": "fp32",
         "cache": "fp32",
-        "profile": None,
+        "profile": "cpu",
+        "ops": "onekv",
     }
     assert found["memory"]["cache"] == 2 * 2 * 16 * 4 * 64
     assert not list(tmp_path.iterdir())

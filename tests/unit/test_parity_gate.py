@@ -16,8 +16,9 @@ from onekv.export.manifest import Parity
 from onekv.export.model.decoder import Decoder
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec, Sharing
-from onekv.export.options import ExportOptions, Number, Target
+from onekv.export.options import ExportOptions, Target
 from onekv.export.verify import check_parity, golden_run
+from onekv.quantize.numbers import Number
 from onekv.runtime.adapters import torch_ops
 from onekv.runtime.reference import attend, rotate
 from tests.specs import LLAMA, ONE_TENSOR, PAPER, llama_spec, tiny_decoder, token_ids

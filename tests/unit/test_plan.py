@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from onekv.export.model.spec import ModelSpec, Sharing
-from onekv.export.options import ExportOptions, Number, Target
+from onekv.export.options import ExportOptions, Target
 from onekv.export.plan import cache_per_token, compare_caches, parameters, plan_memory
+from onekv.quantize.numbers import Number
 from tests.specs import PAPER_SPEC, tiny_decoder
 
 SMALL = replace(

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, Number, Profile, Target
+from onekv.export.options import ExportOptions, Profile, Target
 from onekv.export.targets import LowerRequest
+from onekv.quantize.numbers import Number
 from tests.specs import tiny_decoder
 
 CONTEXT = 32
@@ -39,7 +40,7 @@ def options(weights: Number = Number.FP16, profile: Profile = Profile.GPU) -> Ex
 
 def lower_tiny(folder: Path, spec: ModelSpec, chosen: ExportOptions) -> Path:
     """The seeded model of `spec` as a package in `folder`."""
-    from onekv.export.targets.coreml import lower
+    from onekv.export.targets.coreml.lower import lower
 
     request = LowerRequest(spec, chosen, tiny_decoder(spec).state_dict, (1,), None)
     return folder / lower(request, folder, lambda done, total: None)

@@ -14,10 +14,12 @@ import coremltools as ct
 import pytest
 
 from onekv.errors import BundleError, OnekvError, UsageError
-from onekv.export.options import Number, Profile, Target, resolve_options
+from onekv.export.options import Asked, Profile, Target
+from onekv.export.resolve import resolve_options
 from onekv.export.targets.coreml.options import CoreMLOptions, Int4, Weights, check_options
 from onekv.export.targets.coreml.package import check_package
 from onekv.export.targets.coreml.versions import check_versions
+from onekv.quantize.numbers import Number
 from onekv.runtime.mil import Evaluator, read_package
 from tests.specs import LLAMA
 from tests.targets.coreml.conftest import Lowered, options
@@ -65,8 +67,8 @@ def test_what_a_device_cannot_hold_is_refused(spec: Any, chosen: Any, said: str)
 
 def test_number_formats_that_core_ml_lacks_are_refused() -> None:
     for weights, cache in ((Number.FP32, None), (None, Number.INT8)):
-        with pytest.raises(UsageError, match="coreml bundles store"):
-            resolve_options(SPEC, Target.COREML, 64, weights, cache)
+        with pytest.raises(UsageError, match="coreml bundles know"):
+            resolve_options(SPEC, Target.COREML, Asked(64, weights, cache))
 
 
 @pytest.mark.parametrize(

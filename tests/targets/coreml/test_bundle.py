@@ -12,15 +12,17 @@ from onekv.cli import app
 from onekv.errors import UsageError
 from onekv.export.bundle import open_bundle
 from onekv.export.checkpoints import open_checkpoint
-from onekv.export.options import Number, Profile, Target, resolve_options
+from onekv.export.options import Asked, Profile, Target
 from onekv.export.pipeline import plan_export, run_export
+from onekv.export.resolve import resolve_options
 from onekv.export.reverify import verify_bundle
+from onekv.quantize.numbers import Number
 
 
 @pytest.fixture(scope="session")
 def bundle(sample_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = open_checkpoint(sample_model)
-    options = resolve_options(checkpoint.spec, Target.COREML, 64, Number.INT4, None)
+    options = resolve_options(checkpoint.spec, Target.COREML, Asked(64, Number.INT4))
     plan = plan_export(checkpoint, options, None, need_tokenizer=True)
     return run_export(plan, tmp_path_factory.mktemp("bundles") / "coreml").path
 
@@ -46,6 +48,6 @@ def test_a_bundle_is_run_and_inspected(bundle: Path) -> None:
 
 def test_what_the_device_cannot_hold_is_refused_before_any_work(sample_model: Path) -> None:
     checkpoint = open_checkpoint(sample_model)
-    options = resolve_options(checkpoint.spec, Target.COREML, 64, None, None, Profile.NPU)
+    options = resolve_options(checkpoint.spec, Target.COREML, Asked(64, profile=Profile.NPU))
     with pytest.raises(UsageError, match="head_dim 16"):
         plan_export(checkpoint, options, None, need_tokenizer=True)

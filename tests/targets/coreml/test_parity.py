@@ -15,9 +15,11 @@ from onekv.export.manifest import Parity
 from onekv.export.model.decoder import build_decoder
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec, Sharing
-from onekv.export.options import ExportOptions, Number, Profile
-from onekv.export.targets.coreml import operators, stored_weights
+from onekv.export.options import ExportOptions, Profile
+from onekv.export.targets.coreml import operators
+from onekv.export.targets.coreml.lower import stored_weights
 from onekv.export.verify import check_parity, golden_run
+from onekv.quantize.numbers import Number
 from onekv.runtime.coreml_session import evaluated
 from onekv.runtime.mil import Precision, read_package
 from onekv.runtime.mil.summary import summarise

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, Number, Target
+from onekv.export.options import ExportOptions, Target
 from onekv.export.targets import LowerRequest
-from onekv.export.targets.onnx import lower
+from onekv.export.targets.onnx.lower import lower
+from onekv.quantize.numbers import Number
 from tests.specs import tiny_decoder
 
 CONTEXT = 48

@@ -9,7 +9,7 @@ import pytest
 
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import Number
+from onekv.quantize.numbers import Number
 from onekv.runtime.generate import Generation, Sampling, generate
 from tests.specs import LLAMA, PAPER, tiny_decoder
 from tests.targets.onnx.conftest import CONTEXT, Lowered

@@ -15,10 +15,11 @@ import pytest
 from torch import Tensor
 
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, Number, Target
+from onekv.export.options import ExportOptions, Target
 from onekv.export.plan import cache_per_token, parameters
 from onekv.export.targets import LowerRequest
-from onekv.export.targets.onnx import lower
+from onekv.export.targets.onnx.lower import lower
+from onekv.quantize.numbers import Number
 from onekv.runtime.onnx_session import OnnxSession
 from tests.specs import LLAMA, PAPER, tiny_decoder
 from tests.targets.onnx.conftest import CONTEXT, Lowered
@@ -124,7 +125,7 @@ def test_the_same_file_gives_the_same_logits_in_onnxruntime_1_24(
 import json, numpy as np, onnxruntime
 from pathlib import Path
 from onekv.export.targets import LowerRequest
-from onekv.export.targets.onnx import lower
+from onekv.export.targets.onnx.lower import lower
 from onekv.runtime.onnx_session import OnnxSession
 session = OnnxSession(Path({str(path)!r}), {CONTEXT})
 rows = np.concatenate([session.step([1, 2, 3]), session.step([4])])

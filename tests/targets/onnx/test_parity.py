@@ -7,8 +7,8 @@ import pytest
 
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import Number
 from onekv.export.verify import difference
+from onekv.quantize.numbers import Number
 from onekv.runtime.onnx_session import OnnxSession
 from onekv.runtime.sessions import ContextFullError, Session
 from tests.specs import LLAMA, PAPER, tiny_decoder, token_ids

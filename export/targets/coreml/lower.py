@@ -6,34 +6,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 import onekv
-from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, Profile
+from onekv.export.options import ExportOptions
 from onekv.export.targets import LowerRequest, Progress
-from onekv.export.targets.coreml.options import CoreMLOptions, Weights, check_options
 from onekv.export.targets.coreml.quiet import quiet
-from onekv.export.targets.coreml.rounding import is_rounded, rounded
-from onekv.export.targets.coreml.versions import check_versions
-
-
-def coreml_options(options: ExportOptions) -> CoreMLOptions:
-    """The target's options."""
-    return CoreMLOptions(
-        context=options.context,
-        profile=options.profile or Profile.GPU,
-        weights=Weights(options.weights),
-        # The end of a context that no full call fits into is decoded token by token.
-        prefill=min(64, max(1, options.context // 4)),
-    )
-
-
-def check(spec: ModelSpec, options: ExportOptions) -> None:
-    """Refuse, before any work, what `lower` would refuse for its options or versions."""
-    check_versions()
-    check_options(spec, coreml_options(options))
+from onekv.export.targets.coreml.rounding import is_matrix, stored_form
+from onekv.export.targets.coreml.rules import coreml_options
 
 
 def lower(request: LowerRequest, folder: Path, progress: Progress) -> str:
@@ -76,8 +56,6 @@ def stored_weights(state: Mapping[str, Tensor], options: ExportOptions) -> dict[
     stored = {}
     for name, tensor in state.items():
         half = tensor.half()
-        if scheme != Weights.FP16 and is_rounded(name, tuple(half.shape)):
-            stored[name] = rounded(half, scheme).unpacked()
-        else:
-            stored[name] = half.to(torch.float32)
+        matrix = is_matrix(name, half.shape)
+        stored[name] = stored_form(half, scheme).unpacked() if matrix else half.float()
     return stored

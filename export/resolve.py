@@ -1,0 +1,56 @@
+"""Export options, resolved once from what was asked for and what the target can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TypeVar
+
+from onekv.errors import UsageError
+from onekv.export.model.spec import ModelSpec
+from onekv.export.options import Asked, ExportOptions, Target, TargetRules
+from onekv.export.targets import target_rules
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None) -> ExportOptions:
+    """Fill in what was left open: the model's own context, and a cache as wide as the weights.
+
+    Raises:
+        UsageError: the context is not one that the model has positions for, or the target
+            does not know a number format, a profile or an operator form.
+    """
+    asked, rules = asked or Asked(), target_rules(target)
+    weights = _choose("weights", target, asked.weights, rules.weights)
+    own = weights if weights in rules.caches else None
+    return ExportOptions(
+        target=target,
+        context=_context(spec, rules, asked.context),
+        weights=weights,
+        cache=_choose("cache", target, asked.cache or own, rules.caches),
+        profile=_choose("profile", target, asked.profile, rules.profiles),
+        ops=_choose("ops", target, asked.ops, rules.ops),
+    )
+
+
+def _context(spec: ModelSpec, rules: TargetRules, asked: int | None) -> int:
+    largest = spec.max_positions
+    context = largest - largest % rules.context_multiple if asked is None else asked
+    if not 2 <= context <= largest:
+        raise UsageError(
+            f"a context of {context} tokens: the model has positions for {largest}",
+            f"Choose --context from 2 to {largest}.",
+        )
+    return context
+
+
+def _choose(what: str, target: Target, asked: _Choice | None, known: Sequence[_Choice]) -> _Choice:
+    if asked is None:
+        return known[0]
+    if asked not in known:
+        raise UsageError(
+            f"{what} {asked}: {target} bundles know {what} {', '.join(known)}",
+            f"Choose --{what} from these, or leave it out for {known[0]}.",
+        )
+    return asked

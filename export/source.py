@@ -1,0 +1,77 @@
+"""The source model as a session: what a bundle is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from onekv.export.bundle import file_hash
+from onekv.export.checkpoints.base import Checkpoint
+from onekv.export.options import ExportOptions
+from onekv.export.targets import Progress, lowering, target_rules
+from onekv.quantize.numbers import ROUNDED
+from onekv.runtime.sessions import Session
+
+if TYPE_CHECKING:
+    import torch
+
+    from onekv.quantize.weights import QuantisedWeight
+
+Quantised = Mapping[str, "QuantisedWeight"]
+
+
+def quantise_checkpoint(
+    checkpoint: Checkpoint, options: ExportOptions, progress: Progress
+) -> Quantised:
+    """The weights that a bundle of these options stores as integers, by name.
+
+    Empty for float weights, and for a target whose own tool rounds them.
+    """
+    if options.weights not in ROUNDED or target_rules(options.target).rounds_weights:
+        return {}
+    from onekv.quantize.weights import quantise_weights
+
+    return quantise_weights(checkpoint.load(), options.weights, progress)
+
+
+def source_session(checkpoint: Checkpoint, context: int) -> Session:
+    """The source model in float32, its weights mapped when they are stored so."""
+    return _float_session(checkpoint, context, checkpoint.load())
+
+
+def parity_session(checkpoint: Checkpoint, options: ExportOptions, quantised: Quantised) -> Session:
+    """What a bundle of these options is to compute: the source model, its weights as stored.
+
+    Rounding to integers changes the model, which perplexity measures; parity is about the file.
+    """
+    state = dict(checkpoint.load())
+    if options.weights in ROUNDED and target_rules(options.target).rounds_weights:
+        state = lowering(options.target).stored_weights(state, options)
+    state |= {name: weight.dequantise() for name, weight in quantised.items()}
+    return _float_session(checkpoint, options.context, state)
+
+
+def parity_name(options: ExportOptions) -> str:
+    """What a parity record calls the model that it compares with."""
+    if options.weights not in ROUNDED:
+        return "source model"
+    return f"source model with weights rounded to {options.weights}"
+
+
+def checkpoint_hash(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the hashes of the files that were read."""
+    total = hashlib.sha256()
+    for path in sorted(checkpoint.files):
+        total.update(file_hash(path).encode())
+    return total.hexdigest()
+
+
+def _float_session(
+    checkpoint: Checkpoint, context: int, state: Mapping[str, torch.Tensor]
+) -> Session:
+    from onekv.export.model.decoder import build_decoder
+    from onekv.export.model.session import DecoderSession
+
+    wide = {name: tensor.float() for name, tensor in state.items()}
+    return DecoderSession(build_decoder(checkpoint.spec, wide, context), context)

@@ -1,0 +1,34 @@
+"""What Core ML packages can store, and how export options become the target's own."""
+
+from __future__ import annotations
+
+from onekv.export.model.spec import ModelSpec
+from onekv.export.options import ExportOptions, Profile, TargetRules
+from onekv.export.targets.coreml.options import MULTIPLE, CoreMLOptions, Weights, check_options
+from onekv.export.targets.coreml.versions import check_versions
+from onekv.quantize.numbers import Number
+
+RULES = TargetRules(
+    weights=(Number.FP16, Number.INT8, Number.INT4),
+    caches=(Number.FP16,),
+    profiles=(Profile.GPU, Profile.NPU),
+    context_multiple=MULTIPLE,
+    rounds_weights=True,
+)
+
+
+def coreml_options(options: ExportOptions) -> CoreMLOptions:
+    """The target's options."""
+    return CoreMLOptions(
+        context=options.context,
+        profile=options.profile,
+        weights=Weights(options.weights),
+        # The end of a context that no full call fits into is decoded token by token.
+        prefill=min(64, max(1, options.context // 4)),
+    )
+
+
+def check(spec: ModelSpec, options: ExportOptions) -> None:
+    """Refuse what a device cannot hold, and versions of tools that break the route."""
+    check_versions()
+    check_options(spec, coreml_options(options))

@@ -1,0 +1,47 @@
+"""Trace, add the operator, attach the weights, and write what onnxruntime-genai reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from onekv.export.model.rope import rotary_tables
+from onekv.export.targets import LowerRequest, Progress
+from onekv.export.targets.onnx.body import DOMAIN, operator_function
+from onekv.export.targets.onnx.genai import write_genai_config
+from onekv.export.targets.onnx.trace import trace
+from onekv.export.targets.onnx.weights import attach, release, save, simplify
+from onekv.quantize.numbers import Number
+
+FILE = "model.onnx"
+
+TORCH_TYPES = {Number.FP32: torch.float32, Number.FP16: torch.float16}
+
+
+def lower(request: LowerRequest, folder: Path, progress: Progress | None = None) -> str:
+    """Write `model.onnx`, its weights and `genai_config.json`; give the name of the first.
+
+    The graph is traced without weights; they are then read and written one at a time.
+    """
+    spec, options = request.spec, request.options
+    weights = TORCH_TYPES[options.weights]
+    model = trace(spec, options.context, weights, TORCH_TYPES[options.cache])
+    simplify(model)
+    _add_operator(model, request)
+    tensors = dict(request.load())
+    if spec.rope is not None:
+        tensors["cos"], tensors["sin"] = rotary_tables(spec, options.context)
+    attach(model, tensors, weights)
+    model.producer_name = "onekv"
+    save(model, folder / FILE, progress)
+    release(model)
+    write_genai_config(request, folder, FILE)
+    return FILE
+
+
+def _add_operator(model: ir.Model, request: LowerRequest) -> None:
+    function = ir.serde.deserialize_function(operator_function(request.spec))
+    model.functions[function.identifier()] = function
+    model.opset_imports[DOMAIN] = 1

@@ -1,0 +1,78 @@
+"""onekv export"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onekv.commands.common import (
+    AsJson,
+    Cache,
+    ContextLength,
+    Force,
+    Model,
+    OperatorForm,
+    Unit,
+    Weights,
+    echo,
+    echo_json,
+)
+from onekv.export.options import Asked, Target
+
+if TYPE_CHECKING:
+    from onekv.export.pipeline import ExportPlan
+
+
+def export(
+    model: Model,
+    to: Annotated[Target, typer.Option(help="The runtime to export for.")] = Target.ONNX,
+    context: ContextLength = None,
+    weights: Weights = None,
+    cache: Cache = None,
+    profile: Unit = None,
+    ops: OperatorForm = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Bundle folder.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer.")] = None,
+    no_tokenizer: Annotated[bool, typer.Option(help="Write a bundle of token ids only.")] = False,
+    one_tensor: Annotated[
+        bool, typer.Option(help="Refuse a model whose keys and values are not one tensor.")
+    ] = False,
+    force: Force = False,
+    dry_run: Annotated[bool, typer.Option(help="Show what would be done, and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint into a bundle, checked against the source model."""
+    from onekv.commands.inspect import show_bundle
+    from onekv.export.bundle import check_free
+    from onekv.export.checkpoints import open_checkpoint, require_one_tensor
+    from onekv.export.pipeline import plan_export, run_export
+    from onekv.export.resolve import resolve_options
+    from onekv.terminal import StageReporter
+
+    folder = output or Path(f"{model.stem if model.is_file() else model.name}-{to}")
+    if not dry_run:
+        check_free(folder, force)
+    checkpoint = open_checkpoint(model)
+    if one_tensor:
+        require_one_tensor(checkpoint)
+    asked = Asked(context, weights, cache, profile, ops)
+    options = resolve_options(checkpoint.spec, to, asked)
+    plan = plan_export(checkpoint, options, tokenizer, need_tokenizer=not no_tokenizer)
+    if dry_run:
+        _show_plan(plan, folder, as_json)
+        return
+    bundle = run_export(plan, folder, force, StageReporter())
+    show_bundle(bundle.manifest, as_json)
+    if not as_json:
+        echo(f"wrote {folder}")
+
+
+def _show_plan(plan: ExportPlan, folder: Path, as_json: bool) -> None:
+    from onekv.terminal import plan_table
+
+    if as_json:
+        echo_json({**plan.summary(), "output": folder.name})
+    else:
+        echo(plan_table(plan, folder))
