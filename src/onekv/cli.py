@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -43,11 +43,16 @@ class _State:
 
 
 def main() -> None:
-    """The entry point: errors become one message and an exit code."""
+    """The entry point."""
+    run_command(sys.argv[1:])
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Run one command and end the process: errors become one message and an exit code."""
     # A termination unwinds like an interrupt, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _errors_shown():
-        app()
+        app(arguments, prog_name="onekv")
 
 
 @contextmanager
