@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from onekv.runtime.row_codec import as_rows, as_stored
+from onekv.runtime.rows import record_layout
+
 
 class CacheOverflowError(ValueError):
     """The new rows do not fit into the cache, which is left as it was."""
@@ -45,7 +48,8 @@ def attend(
         q: [B, S, Hq, D] queries, already rotated when the model has RoPE.
         c: [B, S, Hkv, D] new shared rows, not rotated.
         cache: [B, Hkv, L, D], written in place at positions pos .. pos+S-1. Position t
-            lies in row t; with a window, in row t mod L (a ring).
+            lies in row t; with a window, in row t mod L (a ring). A cache of bytes
+            [B, Hkv, L, row_bytes] holds quantised rows (rows.py, row_codec.py).
         pos: int64 [1], the tokens already in the cache.
         cos, sin: [T, D/2] by position, T >= pos+S; None when the model has no RoPE.
         key_gain: [D], applied to a row before rotation when it serves as key.
@@ -65,7 +69,7 @@ def attend(
     _check_tables(cos, sin, start + q.shape[1], q.shape[3])
     slots, positions = _append(cache, c, start, window)
     work = _work_type(q)
-    rows = cache[:, :, slots].to(work)
+    rows = as_rows(cache[:, :, slots], q.shape[3], work)
     keys = rows if key_gain is None else rows * key_gain.to(work)
     if cos is not None and sin is not None:
         keys = rotate(keys, cos[positions].to(work), sin[positions].to(work))
@@ -92,18 +96,19 @@ def attend_kv(
     start = _check_fits(q.shape[1], keys.shape[2], pos, window)
     slots, positions = _append(keys, k, start, window)
     _append(values, v, start, window)
-    work = _work_type(q)
-    return _softmax_sum(
-        q, keys[:, :, slots].to(work), values[:, :, slots].to(work), positions, start, scale, window
-    )
+    work, dim = _work_type(q), q.shape[3]
+    seen = [as_rows(cache[:, :, slots], dim, work) for cache in (keys, values)]
+    return _softmax_sum(q, *seen, positions, start, scale, window)
 
 
 def _check_shapes(q: Tensor, rows: Tensor, cache: Tensor) -> None:
     """Refuse what broadcasting would accept and turn into nonsense."""
     batch, new, heads, dim = q.shape
-    kv_heads, length = cache.shape[1:3]
+    kv_heads = cache.shape[1]
     same_rows = rows.shape == (batch, new, kv_heads, dim)
-    same_cache = cache.shape == (batch, kv_heads, length, dim)
+    if cache.dtype == torch.uint8:
+        record_layout(cache.shape[3], dim)
+    same_cache = cache.shape[0] == batch and (cache.dtype == torch.uint8 or cache.shape[3] == dim)
     if not (same_rows and same_cache) or heads % kv_heads:
         raise ValueError(
             f"queries {list(q.shape)}, rows {list(rows.shape)} and cache {list(cache.shape)} "
@@ -140,7 +145,7 @@ def _append(cache: Tensor, rows: Tensor, start: int, window: int) -> tuple[Tenso
     """Write rows [B, S, H, D]; return the filled slots and the positions they hold."""
     length = cache.shape[2]
     end = start + rows.shape[1]
-    cache[:, :, torch.arange(start, end) % length] = rows.transpose(1, 2).to(cache.dtype)
+    cache[:, :, torch.arange(start, end) % length] = as_stored(rows.transpose(1, 2), cache)
     positions = torch.arange(max(0, end - length), end)
     return positions % length, positions
 

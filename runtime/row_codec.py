@@ -10,7 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from onekv.runtime.rows import INT4_GROUP, RowFormat
+from onekv.runtime.rows import INT4_GROUP, RowFormat, record_layout
+
+
+def as_stored(rows: Tensor, cache: Tensor) -> Tensor:
+    """rows [..., D] in the form in which `cache` [B, Hkv, L, last_dim] stores them.
+
+    A cache of bytes holds records, in two halves along D when its last extent says so.
+    """
+    if cache.dtype != torch.uint8:
+        return rows.to(cache.dtype)
+    form, parts = record_layout(cache.shape[-1], rows.shape[-1])
+    return torch.cat([encode(part, form) for part in rows.chunk(parts, dim=-1)], dim=-1)
+
+
+def as_rows(stored: Tensor, head_dim: int, work: torch.dtype) -> Tensor:
+    """What a cache stores [..., last_dim], as rows [..., D] of type `work`."""
+    if stored.dtype != torch.uint8:
+        return stored.to(work)
+    form, parts = record_layout(stored.shape[-1], head_dim)
+    halves = [decode(part, form) for part in stored.chunk(parts, dim=-1)]
+    return torch.cat(halves, dim=-1).to(work)
 
 
 def encode(rows: Tensor, form: RowFormat) -> Tensor:

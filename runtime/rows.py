@@ -73,18 +73,19 @@ _LAYOUTS = {
 }
 
 
-def row_format(torch_dtype: str, last_dim: int, head_dim: int, parts: int = 1) -> RowFormat:
-    """The format of a cache tensor, which its type and its last extent determine.
+def record_layout(last_dim: int, head_dim: int) -> tuple[RowFormat, int]:
+    """Format and parts of a cache of bytes, which its last extent (of all parts) determines.
 
-    `torch_dtype` is a torch type's name, such as "float16" or "uint8".
+    Where one record and two take the same bytes, the one is named: they hold the same values
+    when head_dim is a multiple of 64, and two int4 records of another such head_dim (48, 112,
+    ...) cannot be told apart from one.
 
     Raises:
-        UsageError: no format has such a tensor.
+        ValueError: no quantised format has such rows.
     """
-    for candidate in RowFormat:
-        if candidate.torch_dtype == torch_dtype and candidate.last_dim(head_dim, parts) == last_dim:
-            return candidate
-    raise UsageError(
-        f"a cache of {torch_dtype} with {last_dim} per row holds no known format "
-        f"at head_dim {head_dim}"
-    )
+    for form in (RowFormat.INT8, RowFormat.INT4):
+        for parts in (1, 2):
+            whole = head_dim >= 8 * parts and head_dim % (8 * parts) == 0
+            if whole and form.row_bytes(head_dim, parts) == last_dim:
+                return form, parts
+    raise ValueError(f"no row format stores head_dim {head_dim} in {last_dim} bytes")

@@ -13,6 +13,7 @@ from torch import Tensor
 from onekv.export.model.spec import ModelSpec
 from onekv.runtime.adapters import torch_ops
 from onekv.runtime.reference import rotate
+from onekv.runtime.rows import RowFormat
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,18 @@ class WholeSequence:
 
 
 def new_caches(
-    spec: ModelSpec, length: int, dtype: torch.dtype = torch.float32, batch: int = 1
+    spec: ModelSpec,
+    length: int,
+    form: RowFormat = RowFormat.FP32,
+    batch: int = 1,
+    parts: int = 1,
 ) -> Sequence[OneTensorCache | TwoTensorCache]:
-    """Empty caches of `length` positions, one per layer."""
+    """Empty caches of `length` positions, one per layer; `parts` records make a quantised row."""
+    dtype = getattr(torch, form.torch_dtype)
+    last = parts * form.last_dim(spec.head_dim, parts) if form.quantised else spec.head_dim
 
     def tensor() -> Tensor:
-        return torch.zeros(batch, spec.kv_heads, length, spec.head_dim, dtype=dtype)
+        return torch.zeros(batch, spec.kv_heads, length, last, dtype=dtype)
 
     if spec.sharing.one_tensor:
         return [OneTensorCache(tensor()) for _ in range(spec.layers)]

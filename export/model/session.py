@@ -8,16 +8,22 @@ import torch
 
 from onekv.export.model.cache import OneTensorCache, new_caches
 from onekv.export.model.decoder import Decoder
+from onekv.runtime.rows import RowFormat
 from onekv.runtime.sessions import Counted, Logits, check_room
 
 
 class DecoderSession(Counted):
-    """Implements `Session` on a decoder in PyTorch."""
+    """Implements `Session` on a decoder in PyTorch.
 
-    def __init__(self, decoder: Decoder, context: int) -> None:
+    `form` and `parts` say how the cache stores a row, so that rounding it is part of the result.
+    """
+
+    def __init__(
+        self, decoder: Decoder, context: int, form: RowFormat = RowFormat.FP32, parts: int = 1
+    ) -> None:
         super().__init__(context)
         self._decoder = decoder
-        self._caches = new_caches(decoder.spec, context)
+        self._caches = new_caches(decoder.spec, context, form, parts=parts)
 
     @property
     def cache_bytes(self) -> int:

@@ -35,7 +35,10 @@ def through_caches(
     decoder: Decoder, tokens: Tensor, chunks: tuple[int, ...], dtype: torch.dtype = torch.float32
 ) -> Tensor:
     """Logits of all tokens, given in `chunks` to caches that are just long enough."""
-    caches = new_caches(decoder.spec, tokens.shape[1], dtype, batch=len(tokens))
+    caches = new_caches(decoder.spec, tokens.shape[1], batch=len(tokens))
+    for cache in caches:
+        for name, tensor in vars(cache).items():
+            setattr(cache, name, tensor.to(dtype))
     outputs, pos = [], 0
     for part in tokens.split(chunks, dim=1):
         outputs.append(decoder(part, torch.tensor([pos]), caches))
