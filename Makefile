@@ -11,7 +11,8 @@ OUT := out/tiny-onnx
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard runtime/kernel/* runtime/kernel/*/*)
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt runtime/CMakeLists.txt \
+		$(wildcard runtime/kernel/* runtime/kernel/*/* runtime/adapters/onnx/*)
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
