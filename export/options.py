@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from onekv.quantize.numbers import Number
+from onekv.quantize.plan import IntegerRules
 
 
 class Target(enum.StrEnum):
@@ -41,11 +43,17 @@ class Asked:
     cache: Number | None = None
     profile: Profile | None = None
     ops: Ops | None = None
+    group: int | None = None
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """`context` is the most tokens, prompt and answer together, that the bundle can hold."""
+    """`context` is the most tokens, prompt and answer together, that the bundle can hold.
+
+    `group` columns of a weight share a scale, None for the format's own; `overrides` are
+    `PATTERN=FORMAT` as `quantize.plan.parse_override` reads them.
+    """
 
     target: Target
     context: int
@@ -53,14 +61,16 @@ class ExportOptions:
     cache: Number = Number.FP32
     profile: Profile = Profile.CPU
     ops: Ops = Ops.ONEKV
+    group: int | None = None
+    overrides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TargetRules:
     """What a target can store and run. The first of each is its default.
 
-    `context_multiple` divides every context length. `rounds_weights`: the target's own tool
-    makes its integers from the float weights.
+    `context_multiple` divides every context length. `integers` says how integer weights are
+    stored, `integers_on` where a profile differs.
     """
 
     weights: tuple[Number, ...]
@@ -68,4 +78,5 @@ class TargetRules:
     profiles: tuple[Profile, ...] = (Profile.CPU,)
     ops: tuple[Ops, ...] = (Ops.ONEKV,)
     context_multiple: int = 1
-    rounds_weights: bool = False
+    integers: IntegerRules = field(default_factory=IntegerRules)
+    integers_on: Mapping[Profile, IntegerRules] = field(default_factory=dict)

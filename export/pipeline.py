@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import onekv
@@ -13,7 +13,7 @@ from onekv.export.bundle import Bundle, describe_files, write_manifest, writing
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
 from onekv.export.options import ExportOptions
-from onekv.export.plan import plan_memory
+from onekv.export.plan import plan_memory, plan_weights_of
 from onekv.export.resident import drop_pages
 from onekv.export.source import (
     Quantised,
@@ -26,7 +26,7 @@ from onekv.export.stages import Reporter, Silent
 from onekv.export.targets import LowerRequest, check_target, lower
 from onekv.export.tokenizer import copy_tokenizer, load_tokenizer, parity_prompt
 from onekv.export.verify import Golden, check_parity, golden_run, save_golden
-from onekv.quantize.numbers import ROUNDED
+from onekv.quantize.plan import WeightPlan
 from onekv.runtime.sessions import open_session
 
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "executorch", "coremltools")
@@ -40,6 +40,7 @@ class ExportPlan:
     options: ExportOptions
     tokenizer_dir: Path | None
     memory: Memory
+    weights: WeightPlan
 
     def summary(self) -> dict[str, object]:
         """The plan as plain data."""
@@ -53,6 +54,10 @@ class ExportPlan:
             "options": self.options,
             "tokenizer": self.tokenizer_dir is not None,
             "memory": self.memory,
+            "weights": [
+                {**asdict(tensor), "bits": tensor.bits, "bytes": tensor.bytes}
+                for tensor in self.weights.tensors
+            ],
         }
 
 
@@ -75,7 +80,9 @@ def plan_export(
             "token ids only.",
         )
     check_target(checkpoint.spec, options)
-    return ExportPlan(checkpoint, options, folder, plan_memory(checkpoint.spec, options))
+    spec = checkpoint.spec
+    weights = plan_weights_of(spec, options)
+    return ExportPlan(checkpoint, options, folder, plan_memory(spec, options), weights)
 
 
 def run_export(
@@ -116,7 +123,7 @@ def _check_space(folder: Path, memory: Memory) -> None:
 
 
 def _quantise(plan: ExportPlan, reporter: Reporter) -> Quantised:
-    if plan.options.weights not in ROUNDED:
+    if not plan.weights.rounded:
         return {}
     with reporter.stage(f"quantise to {plan.options.weights}") as progress:
         return quantise_checkpoint(plan.checkpoint, plan.options, progress)

@@ -9,12 +9,11 @@ from onekv.export.manifest import Memory
 from onekv.export.model.shapes import parameter_shapes
 from onekv.export.model.spec import ModelSpec, Sharing
 from onekv.export.options import ExportOptions
+from onekv.export.targets import target_rules
 from onekv.quantize.numbers import Number
+from onekv.quantize.plan import IntegerRules, WeightPlan, parse_override, plan_weights
 
 BYTES = {Number.FP32: 4, Number.FP16: 2}
-
-# Scales included: one per row of int8, fp16 per 32 of int4.
-WEIGHT_BITS = {Number.FP32: 32, Number.FP16: 16, Number.INT8: 8, Number.INT4: 4.5}
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,34 @@ def cache_per_token(spec: ModelSpec, number: Number) -> int:
     return spec.layers * spec.sharing.cached_tensors * row
 
 
+def integer_rules(options: ExportOptions) -> IntegerRules:
+    """How a bundle of these options stores integer weights."""
+    rules = target_rules(options.target)
+    return rules.integers_on.get(options.profile, rules.integers)
+
+
+def plan_weights_of(spec: ModelSpec, options: ExportOptions) -> WeightPlan:
+    """What a bundle of these options stores every weight as.
+
+    Raises:
+        UsageError: an override or a group that fits nothing.
+    """
+    return plan_weights(
+        parameter_shapes(spec),
+        integer_rules(options),
+        options.weights,
+        options.group,
+        tuple(parse_override(text) for text in options.overrides),
+    )
+
+
 def plan_memory(spec: ModelSpec, options: ExportOptions) -> Memory:
     """What a bundle of these options will hold."""
-    count = parameters(spec)
     per_token = cache_per_token(spec, options.cache)
+    weights = plan_weights_of(spec, options)
     return Memory(
-        parameters=count,
-        weights=int(count * WEIGHT_BITS[options.weights] / 8),
+        parameters=weights.parameters,
+        weights=weights.bytes,
         cache_per_token=per_token,
         cache=per_token * options.context,
     )

@@ -31,6 +31,8 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
         cache=_choose("cache", target, asked.cache or own, rules.caches),
         profile=_choose("profile", target, asked.profile, rules.profiles),
         ops=_choose("ops", target, asked.ops, rules.ops),
+        group=asked.group,
+        overrides=asked.overrides,
     )
 
 

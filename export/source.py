@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from onekv.export.bundle import file_hash
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.options import ExportOptions
-from onekv.export.targets import Progress, lowering, target_rules
+from onekv.export.plan import integer_rules, plan_weights_of
+from onekv.export.targets import Progress, lowering
 from onekv.quantize.numbers import ROUNDED
 from onekv.runtime.sessions import Session
 
@@ -28,11 +29,12 @@ def quantise_checkpoint(
 
     Empty for float weights, and for a target whose own tool rounds them.
     """
-    if options.weights not in ROUNDED or target_rules(options.target).rounds_weights:
+    plan = plan_weights_of(checkpoint.spec, options)
+    if not plan.rounded or integer_rules(options).own_tool:
         return {}
     from onekv.quantize.weights import quantise_weights
 
-    return quantise_weights(checkpoint.load(), options.weights, progress)
+    return quantise_weights(checkpoint.load(), plan, progress)
 
 
 def source_session(checkpoint: Checkpoint, context: int) -> Session:
@@ -46,7 +48,7 @@ def parity_session(checkpoint: Checkpoint, options: ExportOptions, quantised: Qu
     Rounding to integers changes the model, which perplexity measures; parity is about the file.
     """
     state = dict(checkpoint.load())
-    if options.weights in ROUNDED and target_rules(options.target).rounds_weights:
+    if options.weights in ROUNDED and integer_rules(options).own_tool:
         state = lowering(options.target).stored_weights(state, options)
     state |= {name: weight.dequantise() for name, weight in quantised.items()}
     return _float_session(checkpoint, options.context, state)

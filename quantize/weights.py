@@ -1,4 +1,9 @@
-"""Weights rounded to integers, once per export: every target stores these values."""
+"""Weights rounded to integers, once per export: every target stores these values.
+
+Scales are chosen so that all targets can hold them: those of int4 are values of both bfloat16,
+which XNNPACK stores, and float16, which the other runtimes' files store; times an integer of
+4 bits they are exact in float16. Those of int8 are values of float16.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from onekv.errors import UsageError
+from onekv.errors import OnekvError
 from onekv.quantize.numbers import Number
+from onekv.quantize.plan import WeightPlan
 
-INT4_GROUP = 32
-"""Columns that share a scale in int4 weights."""
+# Smallest and largest integer. int8 leaves -128 out, as kernels that multiply pairs need.
+LEVELS = {Number.INT8: (-127, 127), Number.INT4: (-8, 7)}
 
-# A table of learned positions is added, never multiplied, and small.
-_POSITIONS = "embed_positions.weight"
+# Largest magnitudes that are tried as the end of an int4 group's range, relative to its own.
+# Cutting off the rarest values makes the steps of all others finer; 7/8 puts the largest at -8.
+_RANGES = (1.0, 0.96, 0.92, 0.875, 0.83, 0.79)
+
+# Elements at once: their work copies stay in the processor's cache.
+_CHUNK = 1 << 20
+
+_HALF_MAX = torch.finfo(torch.float16).max
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class QuantisedWeight:
     """weight[r, c] = values[r, c] * scales[r, c // group].
 
     values: int8 [rows, columns], within -8..7 for int4 and -127..127 for int8.
-    scales: float32 [rows, columns / group]; `group` is the columns that share one.
+    scales: float32 [rows, columns / group], above 0; `group` is the columns that share one.
     """
 
     number: Number
@@ -42,33 +54,76 @@ class QuantisedWeight:
         return grouped.reshape(rows, columns)
 
 
-_LARGEST = {Number.INT8: 127, Number.INT4: 7}
-
-
 def quantise(weight: Tensor, number: Number, group: int) -> QuantisedWeight:
-    """Round a matrix [rows, columns] to the nearest integers, symmetric about zero."""
-    largest = _LARGEST[number]
-    grouped = weight.float().reshape(weight.shape[0], -1, group)
-    scales = grouped.abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny) / largest
-    values = (grouped / scales.unsqueeze(-1)).round_().clamp_(-largest, largest)
-    return QuantisedWeight(number, values.to(torch.int8).reshape(weight.shape), scales)
+    """Round a matrix [rows, columns] to integers, symmetric about zero.
+
+    int8 spans each group's largest magnitude. int4 takes the range, out of a few, whose
+    squared error is least.
+
+    Raises:
+        OnekvError: values that are not finite, or scales that float16 cannot hold.
+    """
+    rows, columns = weight.shape
+    values = torch.empty(rows, columns, dtype=torch.int8)
+    scales = torch.empty(rows, columns // group)
+    step = max(1, _CHUNK // columns)
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        grouped = weight[part].float().reshape(-1, columns // group, group)
+        chosen = best_scales(grouped, number)
+        scales[part] = chosen
+        values[part] = to_levels(grouped, chosen, number).reshape(-1, columns)
+    return QuantisedWeight(number, values, scales)
+
+
+def best_scales(grouped: Tensor, number: Number) -> Tensor:
+    """The scales [..., groups] of weights [..., groups, group]."""
+    largest = grouped.abs().amax(-1)
+    if not largest.isfinite().all():
+        raise OnekvError("it has values that are not finite", "Check the checkpoint for overflows.")
+    base = largest / LEVELS[number][1]
+    if (base > _HALF_MAX).any():
+        raise OnekvError(f"its values reach {float(largest.max()):.3g}, beyond what a scale holds")
+    if number is Number.INT8:
+        return storable(base, number)
+    best, least = torch.empty_like(base), torch.full_like(base, torch.inf)
+    for fraction in _RANGES:
+        scales = storable(base * fraction, number)
+        restored = to_levels(grouped, scales, number) * scales.unsqueeze(-1)
+        error = (restored - grouped).square_().sum(-1)
+        better = error < least
+        best, least = torch.where(better, scales, best), torch.where(better, error, least)
+    return best
+
+
+def storable(scales: Tensor, number: Number) -> Tensor:
+    """The nearest scales that every target can store, float32; 1 where only 0 is near."""
+    if number is Number.INT4:
+        scales = scales.bfloat16().float()
+    scales = scales.half().float()
+    return torch.where(scales > 0, scales, 1.0)
+
+
+def to_levels(grouped: Tensor, scales: Tensor, number: Number) -> Tensor:
+    """The nearest integers of weights [..., groups, group], as int8."""
+    low, high = LEVELS[number]
+    return (grouped / scales.unsqueeze(-1)).round_().clamp_(low, high).to(torch.int8)
 
 
 def quantise_weights(
-    state: Mapping[str, Tensor], number: Number, progress: Callable[[int, int], None]
+    state: Mapping[str, Tensor], plan: WeightPlan, progress: Callable[[int, int], None]
 ) -> dict[str, QuantisedWeight]:
-    """Round every matrix of a decoder's state, one after the other; the rest stays as it is.
+    """Round the matrices that a plan names, one after the other.
 
-    int8 has one scale per row, int4 one per `INT4_GROUP` columns.
+    Raises:
+        OnekvError: a matrix cannot be rounded; it is named.
     """
-    names = [name for name, tensor in state.items() if tensor.ndim == 2]
-    names = [name for name in names if name != _POSITIONS]
     rounded = {}
-    for index, name in enumerate(names):
-        columns = state[name].shape[1]
-        group = INT4_GROUP if number is Number.INT4 else columns
-        if columns % group:
-            raise UsageError(f"{name} has {columns} columns, which groups of {group} do not divide")
-        rounded[name] = quantise(state[name], number, group)
-        progress(index + 1, len(names))
+    for index, tensor in enumerate(plan.rounded):
+        try:
+            weight = quantise(state[tensor.name], tensor.number, tensor.group)
+        except OnekvError as error:
+            raise OnekvError(f"{tensor.name}: {error.message}", error.fix) from None
+        rounded[tensor.name] = weight
+        progress(index + 1, len(plan.rounded))
     return rounded

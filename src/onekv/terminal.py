@@ -21,6 +21,7 @@ from onekv.export.options import ExportOptions
 from onekv.export.pipeline import ExportPlan
 from onekv.export.plan import CacheRow, parameters
 from onekv.export.targets import Progress as Report
+from onekv.quantize.plan import WeightPlan
 from onekv.runtime.generate import Generation
 from onekv.runtime.sessions import Session
 
@@ -131,6 +132,25 @@ def plan_table(plan: ExportPlan, folder: Path) -> Table:
         **_options_facts(plan.options, plan.memory, plan.checkpoint.spec),
         output=str(folder),
     )
+
+
+def weights_table(plan: WeightPlan) -> Table:
+    """Every weight's form, layers that are alike in one line."""
+    table = Table(title=f"Weights: {plan.bits:.2f} bits per parameter, {size(plan.bytes)}")
+    for heading in ("weight", "layers", "shape", "format", "bits", "bytes"):
+        left = heading in ("weight", "format")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for name, tensors in plan.alike:
+        first = tensors[0]
+        table.add_row(
+            name,
+            str(len(tensors)),
+            "x".join(str(extent) for extent in first.shape),
+            f"{first.number}:{first.group}" if first.group else first.number,
+            f"{first.bits:.4g}",
+            f"{sum(tensor.bytes for tensor in tensors):,}",
+        )
+    return table
 
 
 def checkpoint_table(checkpoint: Checkpoint) -> Table:

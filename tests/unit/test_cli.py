@@ -45,6 +45,8 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(sample_model: Path, tmp_pat
         "cache": "fp32",
         "profile": "cpu",
         "ops": "onekv",
+        "group": None,
+        "overrides": [],
     }
     assert found["memory"]["cache"] == 2 * 2 * 16 * 4 * 64
     assert not list(tmp_path.iterdir())

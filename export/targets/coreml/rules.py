@@ -7,13 +7,18 @@ from onekv.export.options import ExportOptions, Profile, TargetRules
 from onekv.export.targets.coreml.options import MULTIPLE, CoreMLOptions, Weights, check_options
 from onekv.export.targets.coreml.versions import check_versions
 from onekv.quantize.numbers import Number
+from onekv.quantize.plan import IntegerRules
 
 RULES = TargetRules(
     weights=(Number.FP16, Number.INT8, Number.INT4),
     caches=(Number.FP16,),
     profiles=(Profile.GPU, Profile.NPU),
     context_multiple=MULTIPLE,
-    rounds_weights=True,
+    integers=IntegerRules(
+        groups={Number.INT4: (16, 32, 64, 128, 256)}, kept=Number.FP16, own_tool=True
+    ),
+    # A palette of 16 values for 16 rows takes what one scale per row does.
+    integers_on={Profile.NPU: IntegerRules(int4_group=None, kept=Number.FP16, own_tool=True)},
 )
 
 

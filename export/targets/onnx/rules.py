@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import ExportOptions, TargetRules
 from onekv.quantize.numbers import Number
+from onekv.quantize.plan import IntegerRules
+
+# Block sizes of MatMulNBits and GatherBlockQuantized.
+_BLOCKS = (16, 32, 64, 128, 256)
 
 RULES = TargetRules(
-    weights=(Number.FP32, Number.FP16),
+    weights=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
     caches=(Number.FP32, Number.FP16),
+    integers=IntegerRules(
+        groups={Number.INT8: _BLOCKS, Number.INT4: _BLOCKS}, column_multiple=_BLOCKS[0]
+    ),
 )
 
 
 def check(spec: ModelSpec, options: ExportOptions) -> None:
-    """Everything that the rules allow can be written."""
+    """Refuse integers beside fp16 activations, which older runtimes do not multiply."""
+    if options.weights is Number.FP16 and options.overrides:
+        raise UsageError(
+            "overrides of fp16 weights: integer weights need float32 activations",
+            "Start from --weights fp32, int8 or int4.",
+        )

@@ -30,6 +30,18 @@ Unit = Annotated[
     Profile | None,
     typer.Option("--profile", help="Compute unit that the file is for. Default: the target's."),
 ]
+GroupSize = Annotated[
+    int | None,
+    typer.Option(
+        "--group", min=1, help="Columns of a weight that share a scale. Default: 32 in int4."
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--override", help="Another format for some weights: 'layers.0.*=int8'. Repeatable."
+    ),
+]
 OperatorForm = Annotated[
     Ops | None,
     typer.Option("--ops", help="Our operator, or the runtime's own operators alone."),

@@ -12,8 +12,10 @@ from onekv.commands.common import (
     Cache,
     ContextLength,
     Force,
+    GroupSize,
     Model,
     OperatorForm,
+    Overrides,
     Unit,
     Weights,
     echo,
@@ -30,6 +32,8 @@ def export(
     to: Annotated[Target, typer.Option(help="The runtime to export for.")] = Target.ONNX,
     context: ContextLength = None,
     weights: Weights = None,
+    group: GroupSize = None,
+    override: Overrides = None,
     cache: Cache = None,
     profile: Unit = None,
     ops: OperatorForm = None,
@@ -57,7 +61,7 @@ def export(
     checkpoint = open_checkpoint(model)
     if one_tensor:
         require_one_tensor(checkpoint)
-    asked = Asked(context, weights, cache, profile, ops)
+    asked = Asked(context, weights, cache, profile, ops, group, tuple(override or ()))
     options = resolve_options(checkpoint.spec, to, asked)
     plan = plan_export(checkpoint, options, tokenizer, need_tokenizer=not no_tokenizer)
     if dry_run:
@@ -70,9 +74,10 @@ def export(
 
 
 def _show_plan(plan: ExportPlan, folder: Path, as_json: bool) -> None:
-    from onekv.terminal import plan_table
+    from onekv.terminal import plan_table, weights_table
 
     if as_json:
         echo_json({**plan.summary(), "output": folder.name})
     else:
         echo(plan_table(plan, folder))
+        echo(weights_table(plan.weights))
