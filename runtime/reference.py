@@ -97,8 +97,9 @@ def attend_kv(
     slots, positions = _append(keys, k, start, window)
     _append(values, v, start, window)
     work, dim = _work_type(q), q.shape[3]
-    seen = [as_rows(cache[:, :, slots], dim, work) for cache in (keys, values)]
-    return _softmax_sum(q, *seen, positions, start, scale, window)
+    seen_keys = as_rows(keys[:, :, slots], dim, work)
+    seen_values = as_rows(values[:, :, slots], dim, work)
+    return _softmax_sum(q, seen_keys, seen_values, positions, start, scale, window)
 
 
 def _check_shapes(q: Tensor, rows: Tensor, cache: Tensor) -> None:
