@@ -11,13 +11,12 @@ import functools
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 
-import onekv.runtime
 from onekv.errors import OnekvError
+from onekv.runtime import native
 
 ABI = 1
 BEST_ISA = -1
 HALF_SPLIT, INTERLEAVED = 0, 1
-LIBRARY = "libonekv_kernel.so"
 
 
 class KernelError(OnekvError):
@@ -96,12 +95,7 @@ def library_path() -> Path:
     Raises:
         OnekvError: this installation has none.
     """
-    # An editable install gives the package two folders: the sources, and what was built.
-    for folder in onekv.runtime.__path__:
-        path = Path(folder) / "_lib" / LIBRARY
-        if path.is_file():
-            return path
-    raise OnekvError(f"{LIBRARY} is not installed", "Install onekv again: `pip install .`")
+    return native.require_library(native.KERNEL)
 
 
 @functools.cache
@@ -138,3 +132,10 @@ def supported_isas(library: ctypes.CDLL | None = None) -> dict[str, int]:
         for isa in range(library.onekv_isa_count())
         if library.onekv_isa_supported(isa)
     }
+
+
+def best_isa(library: ctypes.CDLL | None = None) -> str:
+    """The instruction set that calls use unless they name one."""
+    library = library or load()
+    name: bytes = library.onekv_isa_name(library.onekv_isa_best())
+    return name.decode()

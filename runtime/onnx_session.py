@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime as ort
 
 from onekv.errors import BundleError
-from onekv.runtime.sessions import Counted, Logits, check_room
+from onekv.runtime import kernel_library, native
+from onekv.runtime.sessions import STOCK, Counted, Logits, check_room
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,14 @@ class OnnxOptions:
     """`threads` 0 leaves the number to ONNX Runtime.
 
     `prepack` lets the runtime copy weights into a layout of its own: decoding is somewhat
-    faster, and the weights are held in memory instead of mapped from the file.
+    faster, and the weights are held in memory instead of mapped from the file. `kernel` False
+    leaves attention to the file's own body of stock operators, True insists on onekv's kernel,
+    None takes the kernel where it is installed and has the model's shape.
     """
 
     threads: int = 0
     prepack: bool = False
+    kernel: bool | None = None
 
 
 class OnnxSession(Counted):
@@ -30,7 +34,7 @@ class OnnxSession(Counted):
 
     def __init__(self, path: Path, context: int, options: OnnxOptions | None = None) -> None:
         super().__init__(context)
-        self._session = _load(path, options or OnnxOptions())
+        self._session, self._operators = _load(path, options or OnnxOptions())
         self._caches = {}
         for entry in self._session.get_inputs():
             if entry.name.startswith("past_key_values."):
@@ -38,6 +42,10 @@ class OnnxSession(Counted):
                 # Zeroed pages are taken from the system only when a row is written.
                 zeros = np.zeros(shape, _NUMPY_TYPES[entry.type])
                 self._caches[entry.name] = ort.OrtValue.ortvalue_from_numpy(zeros)
+
+    @property
+    def operators(self) -> str:
+        return self._operators
 
     @property
     def cache_bytes(self) -> int:
@@ -62,19 +70,59 @@ class OnnxSession(Counted):
         return logits
 
 
-def _load(path: Path, options: OnnxOptions) -> ort.InferenceSession:
+def _load(path: Path, options: OnnxOptions) -> tuple[ort.InferenceSession, str]:
+    """A session, and which form of the operator it runs."""
+    if options.kernel is False:
+        return _stock_session(path, options), STOCK
+    if options.kernel is None and native.find_library(native.ONNX) is None:
+        return _stock_session(path, options), f"{STOCK}: {native.ONNX} is not installed"
+    library = native.require_library(native.ONNX)
+    settings = _settings(options)
+    # A refusal comes back as an exception: the log would only repeat it.
+    settings.log_severity_level = 4
+    try:
+        settings.register_custom_ops_library(str(library))
+        return _session(path, settings), f"onekv kernel, {kernel_library.best_isa()}"
+    except Exception as error:
+        if options.kernel:
+            raise _refusal(path, error) from error
+        # The file's own body says what is wrong with the file, if that is what it was.
+        return _stock_session(path, options), f"{STOCK}: {_reason(error)}"
+
+
+def _stock_session(path: Path, options: OnnxOptions) -> ort.InferenceSession:
+    try:
+        return _session(path, _settings(options))
+    except Exception as error:
+        raise _refusal(path, error) from error
+
+
+def _session(path: Path, settings: ort.SessionOptions) -> ort.InferenceSession:
+    return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+
+
+def _settings(options: OnnxOptions) -> ort.SessionOptions:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.log_severity_level = 3
     if not options.prepack:
         settings.add_session_config_entry("session.disable_prepacking", "1")
-    try:
-        return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise BundleError(
-            f"ONNX Runtime {ort.__version__} cannot load {path.name}: {error}",
-            "Export the model again, or update onnxruntime.",
-        ) from error
+    return settings
 
 
-_NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+def _refusal(path: Path, error: Exception) -> BundleError:
+    return BundleError(
+        f"ONNX Runtime {ort.__version__} cannot load {path.name}: {_reason(error)}",
+        "Export the model again, or update onnxruntime.",
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().rsplit("Exception during initialization: ")[-1]
+
+
+_NUMPY_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -9,9 +10,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onekv.errors import OnekvError
+from onekv.errors import OnekvError, UsageError
 
 Logits = NDArray[np.float32]
+
+STOCK = "stock operators"
+"""Attention in the runtime's own operators, without onekv's kernel."""
+
+_ENVIRONMENT = "ONEKV_OPS"
 
 
 class ContextFullError(OnekvError):
@@ -36,6 +42,10 @@ class Session(Protocol):
         """Tokens in the cache."""
 
     @property
+    def operators(self) -> str:
+        """Who computes attention: onekv's kernel, or `STOCK` and why."""
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes of all cache tensors at the full context."""
 
@@ -51,7 +61,10 @@ class Session(Protocol):
 
 
 class Counted:
-    """The part of a session that only counts: the context, and the tokens in the cache."""
+    """The part of a session that only counts: the context, and the tokens in the cache.
+
+    Attention is the runtime's own operators' work unless a session says otherwise.
+    """
 
     def __init__(self, context: int) -> None:
         self._context, self._position = context, 0
@@ -64,6 +77,10 @@ class Counted:
     def position(self) -> int:
         return self._position
 
+    @property
+    def operators(self) -> str:
+        return STOCK
+
     def reset(self) -> None:
         self._position = 0
 
@@ -74,17 +91,26 @@ def check_room(session: Session, tokens: int) -> None:
         raise ContextFullError(session.position + tokens, session.context)
 
 
-def open_session(target: str, path: Path, context: int) -> Session:
+def open_session(target: str, path: Path, context: int, kernel: bool | None = None) -> Session:
     """The session of a bundle's target on the file that its runtime loads.
+
+    `kernel` False leaves attention to stock operators where the file has both forms, True
+    insists on onekv's kernel; None lets the environment's ONEKV_OPS (`stock` or `onekv`) or
+    else what is installed decide.
 
     Raises:
         OnekvError: the target's runtime is not installed, or refuses the file.
+        UsageError: the environment's ONEKV_OPS is neither.
     """
     try:
         if target == "onnx":
-            from onekv.runtime.onnx_session import OnnxSession
+            from onekv.runtime.onnx_session import OnnxOptions, OnnxSession
 
-            return OnnxSession(path, context)
+            return OnnxSession(path, context, OnnxOptions(kernel=_wanted(kernel)))
+        if kernel is not None:
+            raise UsageError(
+                f"{target} bundles hold one form of attention", "Leave --ops out: export chose it."
+            )
         if target == "coreml":
             from onekv.runtime.coreml_session import open_coreml
 
@@ -95,3 +121,12 @@ def open_session(target: str, path: Path, context: int) -> Session:
             f"Install it: pip install 'onekv[{target}]'",
         ) from error
     raise OnekvError(f"no runtime here executes {target} bundles")
+
+
+def _wanted(kernel: bool | None) -> bool | None:
+    asked = os.environ.get(_ENVIRONMENT)
+    if kernel is not None or not asked:
+        return kernel
+    if asked not in ("onekv", "stock"):
+        raise UsageError(f"{_ENVIRONMENT}={asked}", "Set it to onekv or stock, or unset it.")
+    return asked == "onekv"
