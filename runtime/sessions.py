@@ -115,6 +115,10 @@ def open_session(target: str, path: Path, context: int, kernel: bool | None = No
             from onekv.runtime.coreml_session import open_coreml
 
             return open_coreml(path, context)
+        if target == "executorch":
+            from onekv.runtime.executorch_session import ExecutorchSession
+
+            return ExecutorchSession(path, context)
     except ImportError as error:
         raise OnekvError(
             f"the runtime for {target} bundles is not installed: no module {error.name}",
