@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from onekv.export.model.decoder import Decoder, RMSNorm
 from onekv.export.targets.coreml.options import NPU_LARGEST
+from onekv.export.targets.coreml.rounding import PALETTE_ROWS
 from onekv.export.targets.coreml.states import StateCache, StatefulDecoder
+from onekv.export.targets.coreml.stored import StoredLinear, StoredMatrix
 
-_library = torch.library.Library("onekv_coreml", "DEF")
+_library = torch.library.Library("onekv_coreml", "FRAGMENT")
 _library.define("channel_norm(Tensor x, Tensor? weight, Tensor? bias, float eps) -> Tensor")
 
 
@@ -44,25 +46,24 @@ def to_rows(x: Tensor) -> Tensor:
 class ChannelEmbedding(nn.Module):
     """Ids [1, S] or [S] to [1, C, 1, S]."""
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    def __init__(self, embedding: nn.Module) -> None:
         super().__init__()
-        self.weight = embedding.weight
+        self.embedding = embedding
 
     def forward(self, ids: Tensor) -> Tensor:
-        return to_channels(F.embedding(ids.reshape(1, -1), self.weight))
+        return to_channels(self.embedding(ids.reshape(1, -1)))
 
 
 class ChannelLinear(nn.Module):
     """A linear layer as a 1x1 convolution; `rows_in` and `rows_out` say where rows are kept."""
 
-    def __init__(self, linear: nn.Linear, rows_in: bool = False, rows_out: bool = False) -> None:
+    def __init__(self, linear: StoredLinear, rows_in: bool = False, rows_out: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(linear.weight[:, :, None, None], requires_grad=False)
-        self.bias = linear.bias
-        self.rows_in, self.rows_out = rows_in, rows_out
+        self.linear, self.rows_in, self.rows_out = linear, rows_in, rows_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.conv2d(to_channels(x) if self.rows_in else x, self.weight, self.bias)
+        weight = self.linear.stored.convolution()
+        y = F.conv2d(to_channels(x) if self.rows_in else x, weight, self.linear.bias)
         return to_rows(y) if self.rows_out else y
 
 
@@ -89,20 +90,24 @@ class ChannelsFirstDecoder(StatefulDecoder):
 
     def __init__(self, decoder: Decoder, context: int) -> None:
         super().__init__(decoder, context)
-        self.heads = nn.ParameterList(
-            nn.Parameter(part[:, :, None, None], requires_grad=False)
-            for part in decoder.head.chunk(head_parts(decoder.spec.vocab_size))
-        )
+        holder = decoder.embed_tokens if decoder.spec.tied_head else decoder.lm_head
+        self.head: StoredMatrix = holder.stored  # type: ignore[assignment]
         _exchange(decoder)
 
     def logits(self, tokens: Tensor, pos: Tensor, caches: list[StateCache]) -> tuple[Tensor, ...]:
         hidden = self.decoder.hidden(tokens, pos, caches)
-        return tuple(to_rows(F.conv2d(hidden, head)) for head in self.heads)
+        parts = head_parts(self.decoder.spec.vocab_size)
+        return tuple(to_rows(F.conv2d(hidden, self.head.convolution(*part))) for part in parts)
 
 
-def head_parts(vocab_size: int) -> int:
-    """Outputs that the logits are split into, so that each fits the Neural Engine."""
-    return -(-vocab_size // NPU_LARGEST)
+def head_parts(vocab_size: int) -> list[tuple[int, int]]:
+    """First row and rows of each output of logits, so that each fits the Neural Engine.
+
+    All but the last end where a palette ends.
+    """
+    count = -(-vocab_size // NPU_LARGEST)
+    width = PALETTE_ROWS * -(-vocab_size // (PALETTE_ROWS * count))
+    return [(first, min(width, vocab_size - first)) for first in range(0, vocab_size, width)]
 
 
 def _exchange(decoder: Decoder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import tempfile
 import warnings
@@ -17,12 +16,12 @@ import torch
 from torch import Tensor
 
 from onekv.errors import OnekvError
-from onekv.export.model.decoder import build_decoder
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Profile
 from onekv.export.targets import Progress
-from onekv.export.targets.coreml import operators, weights
+from onekv.export.targets.coreml import functions, operators, weights
 from onekv.export.targets.coreml.channels_first import ChannelsFirstDecoder, head_parts
+from onekv.export.targets.coreml.functions import temporary_files_in
 from onekv.export.targets.coreml.options import (
     FALLBACK_BYTES,
     CoreMLOptions,
@@ -35,6 +34,7 @@ from onekv.export.targets.coreml.states import (
     state_shape,
     widen_norms,
 )
+from onekv.export.targets.coreml.stored import stored_decoder, stored_forms
 from onekv.export.targets.coreml.versions import check_versions
 from onekv.runtime.mil import read_package
 from onekv.runtime.mil.summary import summarise
@@ -77,41 +77,30 @@ def write_package(
     """
     check_versions()
     check_options(spec, options)
-    model = _stateful_model(spec, load_state, options)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        parts = {}
+    kept, forms = stored_forms(load_state(), options.scheme)
+    model = _stateful_model(spec, kept, options)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, temporary_files_in(Path(scratch)):
+        programs = {}
         for name, new in ((PREFILL, options.prefill), (DECODE, 1)):
-            parts[name] = Path(scratch) / f"{name}.mlpackage"
-            _convert(model, spec, options, new).save(str(parts[name]))
-            # Programs have cycles: without this the weights of each stage stay in memory.
-            gc.collect()
-            progress(len(parts), 3)
-        del model
-        gc.collect()
-        merged = Path(scratch) / PACKAGE
-        _merge(parts, merged)
-        set_metadata(merged, metadata or {})
-        check_package(merged)
+            with weights.matrices(forms):
+                programs[name] = _convert(model, spec, options, new)
+            progress(len(programs), 3)
+        package = Path(scratch) / PACKAGE
+        functions.save(programs, DECODE, ct.target[options.deployment_target], package)
+        set_metadata(package, metadata or {})
+        check_package(package)
         target = folder / PACKAGE
-        shutil.move(merged, target)
+        shutil.move(package, target)
         progress(3, 3)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return LoweredPackage(target, size, _notes(spec, options, size))
 
 
 def _stateful_model(
-    spec: ModelSpec, load_state: Callable[[], Mapping[str, Tensor]], options: CoreMLOptions
+    spec: ModelSpec, kept: dict[str, Tensor], options: CoreMLOptions
 ) -> StatefulDecoder:
     """The model in fp16, so that every type in the graph is what the model's code says."""
-    state = dict(load_state())
-    for name in state:
-        state[name] = state[name].half()
-        if not state[name].isfinite().all():
-            raise OnekvError(
-                f"{name} has values that fp16 cannot hold, and Core ML computes in fp16",
-                "Check the checkpoint for overflows, or export to another runtime.",
-            )
-    decoder = build_decoder(spec, state, options.context).requires_grad_(False)
+    decoder = stored_decoder(spec, kept, options.context)
     if options.profile is Profile.NPU:
         return ChannelsFirstDecoder(decoder, options.context).eval()
     widen_norms(decoder)
@@ -137,29 +126,18 @@ def _convert(model: StatefulDecoder, spec: ModelSpec, options: CoreMLOptions, ne
                 ct.StateType(ct.TensorType(shape=shape, dtype=np.float16), name=name)
                 for name in state_names(spec)
             ],
-            convert_to="mlprogram",
+            convert_to="milinternal",
             minimum_deployment_target=ct.target[options.deployment_target],
             # The traced graph has the types that are wanted: none is to be narrowed.
             compute_precision=ct.precision.FLOAT32,
-            pass_pipeline=weights.pipeline(options),
-            skip_model_load=True,
+            pass_pipeline=functions.passes(),
         )
 
 
 def logits_names(spec: ModelSpec, options: CoreMLOptions) -> list[str]:
     """The outputs that, side by side, are the logits [1, S, vocab]."""
-    parts = head_parts(spec.vocab_size) if options.profile is Profile.NPU else 1
+    parts = len(head_parts(spec.vocab_size)) if options.profile is Profile.NPU else 1
     return ["logits"] if parts == 1 else [f"logits_{part}" for part in range(parts)]
-
-
-def _merge(parts: Mapping[str, Path], target: Path) -> None:
-    """Join the packages' functions; equal weights are stored once."""
-    description = ct.utils.MultiFunctionDescriptor()
-    for name, path in parts.items():
-        description.add_function(str(path), src_function_name="main", target_function_name=name)
-    description.default_function_name = DECODE
-    with quiet():
-        ct.utils.save_multifunction(description, str(target))
 
 
 def set_metadata(package: Path, metadata: Mapping[str, str]) -> None:

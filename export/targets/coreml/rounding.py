@@ -5,8 +5,8 @@ Every function takes a matrix float [out, in] and gives numpy arrays; none needs
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import torch
@@ -25,6 +25,23 @@ SMALLEST = 2048
 """Matrices with fewer elements stay fp16."""
 
 _ITERATIONS = 30
+_CHUNK = 1 << 22
+"""Elements that are rounded at a time, so that no float copy of a whole matrix is made."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The weight itself: fp16 [out, in]."""
+
+    value: NDArray[np.float16]
+
+    def unpacked(self) -> Tensor:
+        """The matrix that a device computes with, float32."""
+        return torch.from_numpy(self.value).float()
+
+    def rows(self, first: int, count: int) -> Dense:
+        """Some of the outputs."""
+        return Dense(self.value[first : first + count])
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,11 @@ class Scaled:
     data: NDArray[np.int8]
     scale: NDArray[np.float16]
     bits: int
+
+    def rows(self, first: int, count: int) -> Scaled:
+        """Some of the outputs."""
+        chosen = slice(first, first + count)
+        return Scaled(self.data[chosen], self.scale[chosen], self.bits)
 
     def unpacked(self) -> Tensor:
         """The matrix that a device computes with, float32 with the values of fp16."""
@@ -49,6 +71,12 @@ class Palette:
     index: NDArray[np.uint8]
     table: NDArray[np.float16]
 
+    def rows(self, first: int, count: int) -> Palette:
+        """Some of the outputs; `first` and `count` are multiples of those that share a palette."""
+        each = len(self.index) // len(self.table)
+        tables = slice(first // each, (first + count) // each)
+        return Palette(self.index[first : first + count], self.table[tables])
+
     def unpacked(self) -> Tensor:
         """The matrix that a device computes with, float32."""
         rows = len(self.index) // len(self.table)
@@ -57,32 +85,43 @@ class Palette:
         return table.gather(1, index).reshape(rows * len(table), -1)
 
 
-def rounded(matrix: Tensor, scheme: str) -> Scaled | Palette:
-    """The form of a matrix under a scheme: int8, or int4 as `block` or `palette`.
+Form = Dense | Scaled | Palette
+
+
+def stored_form(matrix: Tensor, scheme: str) -> Form:
+    """The form of an fp16 matrix under a scheme: fp16, int8, or int4 as `block` or `palette`.
 
     A matrix whose shape the scheme's groups do not divide gets a scale per row.
     """
+    if scheme == Weights.FP16 or matrix.numel() < SMALLEST:
+        return Dense(matrix.numpy())
     if scheme == Int4.PALETTE and matrix.shape[0] % PALETTE_ROWS == 0:
         return palette(matrix)
     blocked = scheme == Int4.BLOCK and matrix.shape[1] % BLOCK == 0
     return scaled(matrix, 8 if scheme == Weights.INT8 else 4, BLOCK if blocked else None)
 
 
-def is_rounded(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a parameter of a `Decoder` is stored rounded: matrices, but not positions."""
-    return len(shape) == 2 and prod(shape) >= SMALLEST and "embed_positions" not in name
+def is_matrix(name: str, shape: Sequence[int]) -> bool:
+    """Whether a parameter of a `Decoder` takes the form of the scheme; positions do not."""
+    return len(shape) == 2 and "embed_positions" not in name
 
 
 def scaled(weight: Tensor, bits: int, block: int | None) -> Scaled:
     """Symmetric rounding to nearest with one scale per `block` inputs, or per row."""
-    rows, width = weight.shape
+    width = weight.shape[1]
+    parts = [_scaled(part, bits, block or width) for part in weight.split(-(-_CHUNK // width))]
+    data, scale = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
+    return Scaled(data, scale, bits)
+
+
+def _scaled(weight: Tensor, bits: int, block: int) -> tuple[Tensor, Tensor]:
     largest = 2 ** (bits - 1) - 1
-    blocks = weight.float().reshape(rows, -1, block or width)
-    scale = (blocks.abs().amax(dim=-1, keepdim=True) / largest).half().float()
+    blocks = weight.float().reshape(len(weight), -1, block)
+    scale = (blocks.abs().amax(dim=-1, keepdim=True) / largest).half()
     # A block of zeros, or one whose scale fp16 cannot hold, becomes zeros.
-    data = torch.where(scale > 0, blocks / scale.clamp(min=1e-30), 0).round()
-    data = data.clamp(-largest, largest).to(torch.int8).reshape(rows, width)
-    return Scaled(data.numpy(), scale.squeeze(-1).half().numpy(), bits)
+    data = torch.where(scale > 0, blocks / scale.float().clamp(min=1e-30), 0)
+    data = data.round_().clamp_(-largest, largest).to(torch.int8)
+    return data.reshape(weight.shape), scale.squeeze(-1)
 
 
 def palette(weight: Tensor, rows: int = PALETTE_ROWS) -> Palette:
@@ -91,10 +130,11 @@ def palette(weight: Tensor, rows: int = PALETTE_ROWS) -> Palette:
     Values are sorted once; a cluster is then a range of them, whose sum comes from prefix
     sums. That takes seconds where a general k-means takes minutes.
     """
-    groups = weight.float().reshape(weight.shape[0] // rows, -1)
+    groups = weight.reshape(weight.shape[0] // rows, -1)
     index = torch.empty(groups.shape, dtype=torch.uint8)
     table = torch.empty(len(groups), 16)
-    for number, values in enumerate(groups):
+    for number, half in enumerate(groups):
+        values = half.float()
         table[number] = _lloyd(values.sort().values)
         table[number] = table[number].half().float().sort().values
         edges = (table[number, 1:] + table[number, :-1]) / 2

@@ -1,0 +1,127 @@
+"""Matrices that a traced program names instead of holding, so that they exist once.
+
+A tracer and a converter copy what a program holds several times. Here the traced graph has
+`onekv_coreml::stored(name, first, shape)`, and `weights.py` puts the rounded values in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from onekv.errors import OnekvError
+from onekv.export.model.decoder import Decoder, build_decoder
+from onekv.export.model.spec import ModelSpec
+from onekv.export.targets.coreml.rounding import Form, is_matrix, stored_form
+
+_library = torch.library.Library("onekv_coreml", "FRAGMENT")
+_library.define("stored(str name, int first, int[] shape) -> Tensor")
+
+
+def _stored(name: str, first: int, shape: Sequence[int]) -> Tensor:
+    """Zeros that take no memory: tracing needs shapes only."""
+    return torch.zeros((), dtype=torch.half).expand(shape)
+
+
+_library.impl("stored", _stored, "CompositeExplicitAutograd")
+
+
+@dataclass(frozen=True)
+class StoredMatrix:
+    """A matrix [rows, columns] by the name of its parameter."""
+
+    name: str
+    rows: int
+    columns: int
+
+    def matrix(self) -> Tensor:
+        """The whole, fp16 [rows, columns]."""
+        whole: Tensor = torch.ops.onekv_coreml.stored(self.name, 0, [self.rows, self.columns])
+        return whole
+
+    def convolution(self, first: int = 0, count: int | None = None) -> Tensor:
+        """Rows from `first` on as the weight of a 1x1 convolution, fp16 [count, columns, 1, 1]."""
+        shape = [self.rows if count is None else count, self.columns, 1, 1]
+        part: Tensor = torch.ops.onekv_coreml.stored(self.name, first, shape)
+        return part
+
+
+class StoredLinear(nn.Module):
+    """A linear layer over a stored matrix."""
+
+    def __init__(self, stored: StoredMatrix, bias: Tensor | None) -> None:
+        super().__init__()
+        self.stored, self.bias = stored, bias
+
+    @property
+    def weight(self) -> Tensor:
+        """Where a `Decoder` reads its head."""
+        return self.stored.matrix()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class StoredEmbedding(nn.Module):
+    """An embedding over a stored matrix."""
+
+    def __init__(self, stored: StoredMatrix) -> None:
+        super().__init__()
+        self.stored = stored
+
+    @property
+    def weight(self) -> Tensor:
+        """Where a `Decoder` reads its tied head."""
+        return self.stored.matrix()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight)
+
+
+def stored_forms(
+    state: Mapping[str, Tensor], scheme: str
+) -> tuple[dict[str, Tensor], dict[str, Form]]:
+    """A decoder's state in fp16 and the matrices that it names.
+
+    Matrices are rounded one after the other and replaced by zeros that take no memory; a state
+    whose tensors nobody else holds is freed on the way.
+
+    Raises:
+        OnekvError: a weight that fp16 cannot hold.
+    """
+    state, kept, forms = dict(state), {}, {}
+    for name in list(state):
+        half = state.pop(name).half()
+        if not half.isfinite().all():
+            raise OnekvError(
+                f"{name} has values that fp16 cannot hold, and Core ML computes in fp16",
+                "Check the checkpoint for overflows, or export to another runtime.",
+            )
+        if is_matrix(name, tuple(half.shape)):
+            forms[name] = stored_form(half, scheme)
+            half = _stored(name, 0, half.shape)
+        kept[name] = half
+    return kept, forms
+
+
+def stored_decoder(spec: ModelSpec, kept: dict[str, Tensor], context: int) -> Decoder:
+    """A decoder that names its matrices; `kept` is what `stored_forms` gave."""
+    decoder = build_decoder(spec, kept, context).requires_grad_(False)
+    for path, parent in list(decoder.named_modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear | nn.Embedding):
+                setattr(parent, name, _naming(child, f"{path}.{name}.weight".lstrip(".")))
+    return decoder
+
+
+def _naming(module: nn.Linear | nn.Embedding, name: str) -> nn.Module:
+    if not is_matrix(name, module.weight.shape):
+        return module
+    stored = StoredMatrix(name, *module.weight.shape)
+    if isinstance(module, nn.Linear):
+        return StoredLinear(stored, module.bias)
+    return StoredEmbedding(stored)
