@@ -70,7 +70,8 @@ class TargetRules:
     """What a target can store and run. The first of each is its default.
 
     `context_multiple` divides every context length. `integers` says how integer weights are
-    stored, `integers_on` where a profile differs.
+    stored, `integers_on` where a profile differs. `row_parts` is the number of records that a
+    quantised row of a one-tensor cache is stored in.
     """
 
     weights: tuple[Number, ...]
@@ -80,3 +81,4 @@ class TargetRules:
     context_multiple: int = 1
     integers: IntegerRules = field(default_factory=IntegerRules)
     integers_on: Mapping[Profile, IntegerRules] = field(default_factory=dict)
+    row_parts: int = 1

@@ -10,8 +10,9 @@ from onekv.export.bundle import file_hash
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.options import ExportOptions
 from onekv.export.plan import integer_rules, plan_weights_of
-from onekv.export.targets import Progress, lowering
+from onekv.export.targets import Progress, lowering, target_rules
 from onekv.quantize.numbers import ROUNDED
+from onekv.runtime.rows import RowFormat
 from onekv.runtime.sessions import Session
 
 if TYPE_CHECKING:
@@ -43,22 +44,30 @@ def source_session(checkpoint: Checkpoint, context: int) -> Session:
 
 
 def parity_session(checkpoint: Checkpoint, options: ExportOptions, quantised: Quantised) -> Session:
-    """What a bundle of these options is to compute: the source model, its weights as stored.
+    """What a bundle of these options is to compute: the source model, rounded as it is stored.
 
-    Rounding to integers changes the model, which perplexity measures; parity is about the file.
+    Rounding weights or cache rows to integers changes the model, which perplexity measures;
+    parity is about the file.
     """
     state = dict(checkpoint.load())
     if options.weights in ROUNDED and integer_rules(options).own_tool:
         state = lowering(options.target).stored_weights(state, options)
     state |= {name: weight.dequantise() for name, weight in quantised.items()}
-    return _float_session(checkpoint, options.context, state)
+    form, parts = RowFormat.FP32, 1
+    if options.cache in ROUNDED:
+        form = RowFormat(options.cache)
+        parts = target_rules(options.target).row_parts if checkpoint.spec.sharing.one_tensor else 1
+    return _float_session(checkpoint, options.context, state, form, parts)
 
 
 def parity_name(options: ExportOptions) -> str:
     """What a parity record calls the model that it compares with."""
-    if options.weights not in ROUNDED:
-        return "source model"
-    return f"source model with weights rounded to {options.weights}"
+    rounded = [
+        f"{what} rounded to {number}"
+        for what, number in (("weights", options.weights), ("cache", options.cache))
+        if number in ROUNDED
+    ]
+    return f"source model with {' and '.join(rounded)}" if rounded else "source model"
 
 
 def checkpoint_hash(checkpoint: Checkpoint) -> str:
@@ -70,10 +79,14 @@ def checkpoint_hash(checkpoint: Checkpoint) -> str:
 
 
 def _float_session(
-    checkpoint: Checkpoint, context: int, state: Mapping[str, torch.Tensor]
+    checkpoint: Checkpoint,
+    context: int,
+    state: Mapping[str, torch.Tensor],
+    form: RowFormat = RowFormat.FP32,
+    parts: int = 1,
 ) -> Session:
     from onekv.export.model.decoder import build_decoder
     from onekv.export.model.session import DecoderSession
 
     wide = {name: tensor.float() for name, tensor in state.items()}
-    return DecoderSession(build_decoder(checkpoint.spec, wide, context), context)
+    return DecoderSession(build_decoder(checkpoint.spec, wide, context), context, form, parts)

@@ -17,6 +17,7 @@ RULES = TargetRules(
     integers=IntegerRules(
         groups={Number.INT8: _BLOCKS, Number.INT4: _BLOCKS}, column_multiple=_BLOCKS[0]
     ),
+    row_parts=2,
 )
 
 
