@@ -1,0 +1,1 @@
+"""ExecuTorch: one program for its stock runners, its cache planned once."""

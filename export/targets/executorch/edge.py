@@ -1,0 +1,70 @@
+"""A traced program to a `.pte`: delegates, one arena per role, the runners' metadata."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import (
+    EdgeCompileConfig,
+    ExecutorchBackendConfig,
+    to_edge_transform_and_lower,
+)
+from executorch.exir.passes import MemoryPlanningPass
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+
+def trace(module: nn.Module, prefill: int) -> ExportedProgram:
+    """Trace tokens [1, S] and pos [1] for every S from 1 to `prefill`."""
+    # An S that no other extent has: the tracer would take equal ones for the same.
+    tokens = torch.zeros(1, min(prefill, 3), dtype=torch.int64)
+    new = Dim("tokens", min=1, max=prefill)
+    with torch.no_grad(), quiet():
+        return torch.export.export(
+            module,
+            (tokens, torch.zeros(1, dtype=torch.int64)),
+            dynamic_shapes=({1: new}, None),
+            strict=False,
+        )
+
+
+def write_program(program: ExportedProgram, metadata: dict[str, Any], path: Path) -> None:
+    """Delegate what XNNPACK takes, plan memory, and write the file.
+
+    Mutable buffers, which are the caches, get an arena of their own.
+    """
+    with quiet():
+        edge = to_edge_transform_and_lower(
+            program,
+            partitioner=partitioners(),
+            constant_methods=metadata,
+            compile_config=EdgeCompileConfig(_skip_dim_order=True),
+        )
+        made = edge.to_executorch(
+            ExecutorchBackendConfig(
+                memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True),
+                do_quant_fusion_and_const_prop=True,
+                emit_mutable_buffer_names=True,
+            )
+        )
+    with path.open("wb") as file:
+        made.write_to_file(file)
+
+
+def partitioners() -> Sequence[Any]:
+    """One partitioner for all precisions: a pair would split the graph into twice the delegates."""
+    return [XnnpackPartitioner()]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back warnings about what onekv checks itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,55 @@
+"""The decoder with its caches as buffers: what is traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from onekv.export.model.cache import LayerCache, OneTensorCache, TwoTensorCache
+from onekv.export.model.decoder import Decoder
+from onekv.export.model.spec import ModelSpec
+from onekv.runtime.rows import RowFormat
+
+
+@dataclass(frozen=True)
+class OperatorCaches:
+    """Caches that our operator reads and writes, head-major, in any row format."""
+
+    spec: ModelSpec
+    context: int
+    form: RowFormat
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """One layer's tensors [1, Hkv, L, W]; their values are never read."""
+        spec = self.spec
+        shape = (1, spec.kv_heads, self.context, self.form.last_dim(spec.head_dim))
+        dtype = getattr(torch, self.form.torch_dtype)
+        return tuple(torch.zeros(shape, dtype=dtype) for _ in range(spec.sharing.cached_tensors))
+
+    def layer(self, tensors: tuple[Tensor, ...]) -> LayerCache:
+        """What a layer is given."""
+        return OneTensorCache(*tensors) if len(tensors) == 1 else TwoTensorCache(*tensors)
+
+
+class CachedDecoder(nn.Module):
+    """tokens int64 [1, S] and pos int64 [1] to logits float32 [1, S, vocab]."""
+
+    def __init__(self, decoder: Decoder, caches: OperatorCaches) -> None:
+        super().__init__()
+        self.decoder, self.caches = decoder, caches
+        self.names: list[list[str]] = []
+        for layer in range(decoder.spec.layers):
+            tensors = caches.tensors()
+            self.names.append([f"cache_{layer}_{part}" for part in range(len(tensors))])
+            for name, tensor in zip(self.names[-1], tensors):
+                self.register_buffer(name, tensor)
+
+    def forward(self, tokens: Tensor, pos: Tensor) -> Tensor:
+        """The interface of ExecuTorch's text runners."""
+        layers = [
+            self.caches.layer(tuple(getattr(self, name) for name in names)) for names in self.names
+        ]
+        logits: Tensor = self.decoder(tokens, pos, layers)
+        return logits

@@ -1,0 +1,27 @@
+"""A model to `model.pte`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onekv.export.model.decoder import build_decoder
+from onekv.export.targets import LowerRequest, Progress
+from onekv.export.targets.executorch.edge import trace, write_program
+from onekv.export.targets.executorch.graph import CachedDecoder, OperatorCaches
+from onekv.export.targets.executorch.metadata import metadata
+from onekv.export.targets.executorch.rules import prefill_length
+from onekv.runtime.rows import RowFormat
+
+FILE = "model.pte"
+
+
+def lower(request: LowerRequest, folder: Path, progress: Progress | None = None) -> str:
+    """Write `model.pte`; give its name."""
+    spec, options = request.spec, request.options
+    prefill = prefill_length(spec, options.context)
+    state = {name: tensor.float() for name, tensor in request.load().items()}
+    decoder = build_decoder(spec, state, options.context).requires_grad_(False)
+    caches = OperatorCaches(spec, options.context, RowFormat(options.cache))
+    program = trace(CachedDecoder(decoder, caches).eval(), prefill)
+    write_program(program, metadata(request, prefill), folder / FILE)
+    return FILE

@@ -1,0 +1,37 @@
+"""What ExecuTorch programs can store and run."""
+
+from __future__ import annotations
+
+from onekv.errors import UsageError
+from onekv.export.model.spec import ModelSpec
+from onekv.export.options import ExportOptions, TargetRules
+from onekv.export.targets.executorch.versions import check_versions
+from onekv.quantize.numbers import Number
+
+RULES = TargetRules(
+    weights=(Number.FP32,),
+    caches=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
+)
+
+_PREFILL_MOST = 128
+_LOGITS_MOST = 16 << 20
+
+
+def prefill_length(spec: ModelSpec, context: int) -> int:
+    """The most tokens of one call.
+
+    Activations are planned for it, and logits [S, vocab] are the largest of them.
+    """
+    fitting = _LOGITS_MOST // (4 * spec.vocab_size)
+    power = 1 << max(0, fitting.bit_length() - 1)
+    return min(context, max(16, min(_PREFILL_MOST, power)))
+
+
+def check(spec: ModelSpec, options: ExportOptions) -> None:
+    """Refuse rows that the kernel does not know, and versions that break the route."""
+    check_versions()
+    if spec.head_dim % 8 or spec.head_dim > 512:
+        raise UsageError(
+            f"head_dim {spec.head_dim}: the kernel takes multiples of 8 up to 512",
+            "Export this model to ONNX.",
+        )

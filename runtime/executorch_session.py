@@ -1,0 +1,131 @@
+"""A bundle's `.pte` in ExecuTorch's Python runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from executorch.runtime import Runtime
+
+from onekv.errors import BundleError
+from onekv.runtime import executorch_library, kernel_library
+from onekv.runtime.sessions import STOCK, Counted, Logits, check_room
+
+VERSION_METHOD = "onekv_executorch_version"
+"""The method of a program that gives the ExecuTorch it was made with."""
+
+LIBRARIES_METHOD = "onekv_operator_libraries"
+"""The method that names the libraries whose operators a program calls, separated by spaces."""
+
+
+class ExecutorchSession(Counted):
+    """Implements `Session`. Prompts longer than one call go through in several."""
+
+    def __init__(self, path: Path, context: int) -> None:
+        super().__init__(context)
+        program = _open(path)
+        made_with = str(_constant(path, program, VERSION_METHOD))
+        self._libraries = str(_constant(path, program, LIBRARIES_METHOD)).split()
+        for library in self._libraries:
+            load_operators(library)
+        held = int(_constant(path, program, "get_max_context_len"))
+        if context > held:
+            raise BundleError(
+                f"{path.name} has a cache for {held} tokens, not for {context}",
+                "Export again with a larger --context.",
+            )
+        self._chunk = int(_constant(path, program, "get_max_seq_len"))
+        self._forward = _forward(path, program, made_with)
+        planned = self._forward.metadata
+        caches = map(planned.attribute_tensor_meta, range(planned.num_attributes()))
+        self._cache_bytes = sum(cache.nbytes() for cache in caches)
+        # The runtime keeps the file mapped only as long as its program lives.
+        self._program = program
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._cache_bytes
+
+    @property
+    def operators(self) -> str:
+        if "onekv" not in self._libraries:
+            return STOCK
+        return f"onekv kernel, {kernel_library.best_isa()}"
+
+    def step(self, tokens: Sequence[int]) -> Logits:
+        check_room(self, len(tokens))
+        parts = [tokens[at : at + self._chunk] for at in range(0, len(tokens), self._chunk)]
+        return np.concatenate([self._call(part) for part in parts])
+
+    def _call(self, tokens: Sequence[int]) -> Logits:
+        ids = torch.tensor([list(tokens)], dtype=torch.int64)
+        (logits,) = self._forward.execute([ids, torch.tensor([self._position])])
+        self._position += len(tokens)
+        rows: Logits = logits[0].float().numpy()
+        return rows
+
+
+def load_operators(library: str) -> None:
+    """Give this process the operators of one library, by the name that programs list.
+
+    Raises:
+        BundleError: an unknown name.
+        OnekvError: onekv's own library cannot be built or loaded.
+    """
+    known: dict[str, Callable[[], object]] = {
+        "onekv": executorch_library.load,
+        "llama": _load_llama,
+        "quantized": _load_quantized,
+    }
+    if library not in known:
+        raise BundleError(
+            f"the program needs the operators of {library!r}, which this onekv does not know",
+            "Update onekv.",
+        )
+    known[library]()
+
+
+def _load_llama() -> None:
+    import executorch.extension.llm.custom_ops.custom_ops  # noqa: F401
+
+
+def _load_quantized() -> None:
+    import executorch.kernels.quantized  # noqa: F401
+
+
+def _open(path: Path) -> Any:
+    try:
+        return Runtime.get().load_program(path)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{path.name} is not a program that ExecuTorch {version('executorch')} reads: {error}",
+            "Copy the bundle again, or export again.",
+        ) from error
+
+
+def _constant(path: Path, program: Any, name: str) -> Any:
+    if name not in program.method_names:
+        raise BundleError(
+            f"{path.name} has no method {name}", "Only programs that onekv exported can be run."
+        )
+    return program.load_method(name).execute([])[0]
+
+
+def _forward(path: Path, program: Any, made_with: str) -> Any:
+    try:
+        return program.load_method("forward")
+    except (RuntimeError, KeyError) as error:
+        installed = version("executorch")
+        cause = f"ExecuTorch {installed} cannot load {path.name}: {error}"
+        if installed != made_with:
+            raise BundleError(
+                f"{cause}; it was made with ExecuTorch {made_with}",
+                f"pip install executorch=={made_with}, or export again with {installed}.",
+            ) from error
+        raise BundleError(
+            cause, "A backend or a library that the program needs is not in this runtime."
+        ) from error
