@@ -118,7 +118,7 @@ class MemorySplit(_Record):
 class PhaseRecord(_Record):
     """One phase of one iteration.
 
-    seconds: from the end of the phase before. end: at the phase's end. peak: the sample with the
+    seconds: how long it took. end: at the phase's end. peak: the sample with the
     most anonymous memory in the phase, null when nothing was sampled. high_water: the larger
     of the kernel's own VmHWM in this phase and of any sampled VmRSS + VmSwap.
     """
@@ -239,11 +239,15 @@ class PlannedMemory(_Record):
 
 
 class Runner(_Record):
-    """The program that measured, and the runtime in it."""
+    """The program that measured, and the runtime in it.
+
+    operators: the libraries of operators that it loaded; empty where the runtime's own did it all.
+    """
 
     version: Text
     runtime: Text
     runtime_version: Text
+    operators: tuple[Text, ...] = ()
 
 
 class Failure(_Record):

@@ -56,6 +56,10 @@ Line& Line::count(const char* name, int64_t value) {
 
 Line& Line::real(const char* name, double value) { return raw(name, number(value)); }
 
+Line& Line::texts(const char* name, const std::vector<std::string>& values) {
+  return raw(name, list(values, quoted));
+}
+
 Line& Line::counts(const char* name, const std::vector<int64_t>& values) {
   return raw(name, list(values, [](int64_t v) { return std::to_string(v); }));
 }

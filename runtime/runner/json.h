@@ -18,6 +18,7 @@ class Line {
   explicit Line(const char* event) { text("event", event); }
 
   Line& text(const char* key, const std::string& value);
+  Line& texts(const char* key, const std::vector<std::string>& values);
   Line& count(const char* key, int64_t value);
   Line& real(const char* key, double value);
   Line& counts(const char* key, const std::vector<int64_t>& values);

@@ -62,11 +62,12 @@ void check_request(const Model& model, const Request& request, const Options& op
   check_room(model, static_cast<int64_t>(request.check.size()));
 }
 
-void print_start(const RuntimeName& runtime) {
+void print_start(const RuntimeName& runtime, const Options& options) {
   Line("start")
       .text("version", ONEKV_VERSION)
       .text("runtime", runtime.name)
       .text("runtime_version", runtime.version)
+      .texts("operators", options.operators)
       .count("pid", getpid())
       .count("cores", std::thread::hardware_concurrency())
       .print();
@@ -99,7 +100,7 @@ std::vector<int64_t> decode(Model& model, const Request& request, const Options&
 
 void run(const Options& options) {
   Request request = read_request(options);
-  print_start(open_runtime(options));
+  print_start(open_runtime(options), options);
   Monitor monitor(options.sample_ms);
   monitor.begin();
   monitor.end("baseline");

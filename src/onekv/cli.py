@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from onekv.commands.bench import bench
 from onekv.commands.convert import convert
 from onekv.commands.export import export
 from onekv.commands.inspect import inspect
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (export, plan, run, verify, inspect, convert):
+for _command in (export, plan, run, verify, inspect, bench, convert):
     app.command()(_command)
 
 

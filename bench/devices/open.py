@@ -1,0 +1,33 @@
+"""From the name that a person gives to the device that it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from onekv.bench.devices.base import Device
+from onekv.bench.records import DeviceKind
+from onekv.errors import UsageError
+
+
+@contextmanager
+def open_device(name: str) -> Iterator[Device]:
+    """The device `KIND[:ID]`, let go when the block ends.
+
+    Raises:
+        UsageError: no such kind.
+        DeviceError: it is not there.
+    """
+    kind, _, identity = name.partition(":")
+    if kind == DeviceKind.HOST and not identity:
+        from onekv.bench.devices.host import HostDevice
+
+        host = HostDevice()
+        try:
+            yield host
+        finally:
+            host.close()
+        return
+    raise UsageError(
+        f"no device {name!r}", "Choose host, android, android:SERIAL, ios or ios:UDID."
+    )

@@ -1,0 +1,44 @@
+"""A bundle's plan as a record keeps it, and what it means for each phase."""
+
+from __future__ import annotations
+
+from onekv.bench.records import Iteration, Options, Phase, PlannedMemory
+from onekv.export.manifest import Manifest
+from onekv.export.plan import plan_process
+
+
+def planned_memory(manifest: Manifest) -> PlannedMemory:
+    """What `onekv plan` says of this bundle's model and options."""
+    plan = plan_process(manifest.model, manifest.options)
+    return PlannedMemory(
+        weights=plan.weights,
+        weights_mapped=plan.weights_mapped,
+        cache_per_token=plan.cache_per_token,
+        cache=plan.cache,
+        activations=plan.activations,
+        runtime=plan.runtime,
+    )
+
+
+def planned_anonymous(planned: PlannedMemory, options: Options, phase: Phase) -> int | None:
+    """Bytes of anonymous memory that the plan gives to a phase; None where it says nothing.
+
+    The runner's caches take a page when it is first written, so that a phase holds the rows of
+    its tokens, not of the whole context. Activations stay with the runtime after the prefill.
+    """
+    held = planned.weights - planned.weights_mapped + (planned.runtime or 0)
+    if phase is Phase.LOADED:
+        return held
+    if phase not in (Phase.PREFILL, Phase.DECODE) or planned.activations is None:
+        return None
+    tokens = options.tokens if phase is Phase.DECODE else options.depth + options.prompt_tokens
+    return held + planned.activations + planned.cache_per_token * tokens
+
+
+def off_plan(record: Iteration, phase: Phase) -> float | None:
+    """By how much of the plan a phase's anonymous memory is above it; None where unknown."""
+    entry = record.phase(phase)
+    if record.planned is None or entry is None or entry.anonymous is None:
+        return None
+    planned = planned_anonymous(record.planned, record.options, phase)
+    return None if planned is None else entry.anonymous / planned - 1
