@@ -77,7 +77,11 @@ class Perplexity(_Record):
 
 
 class Parity(_Record):
-    """What `verify` found, and whether it is within what the number format allows."""
+    """What `verify` found, and whether it is within what the number format allows.
+
+    `operators` names the form of attention that ran. `stock` is the same check of the file's own
+    stock operators where onekv's kernel took their place.
+    """
 
     against: str
     prefill: Difference
@@ -88,6 +92,8 @@ class Parity(_Record):
     passed: bool
     reasons: tuple[str, ...] = ()
     perplexity: Perplexity | None = None
+    operators: str = ""
+    stock: Parity | None = None
 
 
 class Manifest(_Record):

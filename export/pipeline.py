@@ -25,9 +25,8 @@ from onekv.export.source import (
 from onekv.export.stages import Reporter, Silent
 from onekv.export.targets import LowerRequest, check_target, lower
 from onekv.export.tokenizer import copy_tokenizer, load_tokenizer, parity_prompt
-from onekv.export.verify import Golden, check_parity, golden_run, save_golden
+from onekv.export.verify import Golden, check_bundle, golden_run, save_golden
 from onekv.quantize.plan import WeightPlan
-from onekv.runtime.sessions import open_session
 
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "executorch", "coremltools")
 
@@ -154,8 +153,7 @@ def _lower(plan: ExportPlan, quantised: Quantised, folder: Path, reporter: Repor
 
 def _verify(plan: ExportPlan, entry: Path, golden: Golden, reporter: Reporter) -> Parity:
     with reporter.stage("verify") as progress:
-        session = open_session(plan.options.target, entry, plan.options.context)
-        parity = check_parity(session, golden, plan.options, parity_name(plan.options), progress)
+        parity = check_bundle(entry, golden, plan.options, parity_name(plan.options), progress)
     if not parity.passed:
         raise ParityError(
             "the exported file does not compute the source model: " + "; ".join(parity.reasons),

@@ -18,9 +18,9 @@ from onekv.export.source import (
 )
 from onekv.export.stages import Reporter, Silent
 from onekv.export.tokenizer import load_tokenizer
-from onekv.export.verify import RECORD, Golden, check_parity, golden_run, load_golden
+from onekv.export.verify import RECORD, Golden, check_bundle, golden_run, load_golden
 from onekv.quantize.quality import perplexity
-from onekv.runtime.sessions import Session, open_session
+from onekv.runtime.sessions import open_session
 
 
 def verify_bundle(
@@ -44,10 +44,9 @@ def verify_bundle(
     checkpoint = None if model is None else _source(bundle, model)
     golden, against = _golden(bundle, checkpoint, reporter)
     with reporter.stage("verify") as progress:
-        session = open_session(bundle.manifest.options.target, bundle.entry, _context(bundle))
-        parity = check_parity(session, golden, bundle.manifest.options, against, progress)
+        parity = check_bundle(bundle.entry, golden, bundle.manifest.options, against, progress)
     if text is not None:
-        found = _perplexity(bundle, session, checkpoint, text, reporter)
+        found = _perplexity(bundle, checkpoint, text, reporter)
         parity = parity.model_copy(update={"perplexity": found})
     write_manifest(folder, bundle.manifest.model_copy(update={"parity": parity}))
     return parity
@@ -83,12 +82,12 @@ def _golden(
 
 def _perplexity(
     bundle: Bundle,
-    session: Session,
     checkpoint: Checkpoint | None,
     text: Path,
     reporter: Reporter,
 ) -> Perplexity:
     tokens = load_tokenizer(bundle.path).encode(_read(text)).ids
+    session = open_session(bundle.manifest.options.target, bundle.entry, _context(bundle))
     with reporter.stage("perplexity") as progress:
         own = perplexity(session, tokens, progress=progress)
     reference = None

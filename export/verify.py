@@ -17,10 +17,10 @@ from safetensors.numpy import load_file, save
 
 from onekv.errors import BundleError
 from onekv.export.manifest import Difference, Parity
-from onekv.export.options import ExportOptions
+from onekv.export.options import ExportOptions, Target
 from onekv.export.targets import Progress
 from onekv.quantize.numbers import Number
-from onekv.runtime.sessions import Logits, Session
+from onekv.runtime.sessions import Logits, Session, open_session
 
 GREEDY_TOKENS = 64
 RECORD = "parity.safetensors"
@@ -135,6 +135,31 @@ def check_parity(
         tolerance=tolerance,
         passed=not reasons,
         reasons=tuple(reasons),
+        operators=session.operators,
+    )
+
+
+def check_bundle(
+    entry: Path, golden: Golden, options: ExportOptions, against: str, progress: Progress = _ignore
+) -> Parity:
+    """Check a bundle's file as it runs here, and in the form that devices without our kernel run.
+
+    Raises:
+        OnekvError: the target's runtime is not installed, or refuses the file.
+    """
+    session = open_session(options.target, entry, options.context)
+    parity = check_parity(session, golden, options, against, progress)
+    if options.target is not Target.ONNX or not session.kernel:
+        return parity
+    session = open_session(options.target, entry, options.context, kernel=False)
+    stock = check_parity(session, golden, options, against, progress)
+    reasons = (f"with {stock.operators}: {reason}" for reason in stock.reasons)
+    return parity.model_copy(
+        update={
+            "stock": stock,
+            "passed": parity.passed and stock.passed,
+            "reasons": (*parity.reasons, *reasons),
+        }
     )
 
 

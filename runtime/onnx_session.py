@@ -44,6 +44,10 @@ class OnnxSession(Counted):
                 self._caches[entry.name] = ort.OrtValue.ortvalue_from_numpy(zeros)
 
     @property
+    def kernel(self) -> bool:
+        return not self._operators.startswith(STOCK)
+
+    @property
     def operators(self) -> str:
         return self._operators
 

@@ -42,8 +42,12 @@ class Session(Protocol):
         """Tokens in the cache."""
 
     @property
+    def kernel(self) -> bool:
+        """Whether onekv's kernel computes attention."""
+
+    @property
     def operators(self) -> str:
-        """Who computes attention: onekv's kernel, or `STOCK` and why."""
+        """Who computes attention, for a person: onekv's kernel, or `STOCK` and why."""
 
     @property
     def cache_bytes(self) -> int:
@@ -76,6 +80,10 @@ class Counted:
     @property
     def position(self) -> int:
         return self._position
+
+    @property
+    def kernel(self) -> bool:
+        return False
 
     @property
     def operators(self) -> str:

@@ -107,6 +107,11 @@ def parity_lines(parity: Parity) -> Iterator[str]:
         found = parity.perplexity
         source = "" if found.source is None else f", source model {found.source:.4f}"
         yield f"perplexity of {found.text} ({found.tokens} tokens): {found.bundle:.4f}{source}"
+    if parity.operators:
+        yield f"attention: {parity.operators}"
+    if parity.stock is not None:
+        part = parity.stock.decode
+        yield f"with {parity.stock.operators} instead: relative L2 {part.relative_l2:.2e} in decode"
     verdict = "computes the source model" if parity.passed else "FAILS"
     yield f"verdict: {verdict} (relative L2 at most {parity.tolerance:.0e})"
     yield from parity.reasons
@@ -194,7 +199,7 @@ def generation_line(result: Generation, session: Session) -> str:
         f"TTFT {result.time_to_first_token * 1000:.0f} ms "
         f"for {result.prompt_tokens} prompt tokens; "
         f"decode {result.decode_tokens_per_second:.1f} tokens/s; "
-        f"cache {session.cache_bytes} bytes for {session.context} tokens]"
+        f"cache {session.cache_bytes} bytes for {session.context} tokens; {session.operators}]"
     )
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from onekv.commands.common import AsJson, BundlePath, echo_json
+from onekv.commands.common import AsJson, BundlePath, OperatorForm, echo_json
+from onekv.export.options import Ops
 
 
 def run(
@@ -16,6 +17,7 @@ def run(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens of this mass.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes a sampled text repeatable.")] = None,
+    ops: OperatorForm = None,
     as_json: AsJson = False,
 ) -> None:
     """Stream text from a bundle, then tell its speed and its cache."""
@@ -29,7 +31,9 @@ def run(
     opened = open_bundle(bundle)
     manifest, tokenizer = opened.manifest, load_tokenizer(bundle)
     ids = tokenizer.encode(prompt).ids
-    session = open_session(manifest.options.target, opened.entry, manifest.options.context)
+    options = manifest.options
+    kernel = None if ops is None else ops is Ops.ONEKV
+    session = open_session(options.target, opened.entry, options.context, kernel)
     result = Generation(prompt_tokens=len(ids))
     tokens = generate(session, result, ids, sampling, manifest.eos_token_ids, max_tokens)
     pieces = []
@@ -38,7 +42,8 @@ def run(
         if not as_json:
             typer.echo(piece, nl=False)
     if as_json:
-        echo_json({"text": "".join(pieces), "generation": result, "cache": session.cache_bytes})
+        facts = {"cache": session.cache_bytes, "operators": session.operators}
+        echo_json({"text": "".join(pieces), "generation": result, **facts})
         return
     typer.echo()
     typer.echo(generation_line(result, session), err=True)

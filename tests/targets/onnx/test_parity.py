@@ -1,4 +1,4 @@
-"""The exported file computes the model, in every variant and number format."""
+"""The exported file computes the model, in every variant and number format, in both forms."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec
 from onekv.export.verify import difference
 from onekv.quantize.numbers import Number
-from onekv.runtime.onnx_session import OnnxSession
+from onekv.runtime.onnx_session import OnnxOptions, OnnxSession
 from onekv.runtime.sessions import ContextFullError, Session
 from tests.specs import LLAMA, PAPER, tiny_decoder, token_ids
 from tests.targets.onnx.conftest import CONTEXT, Lowered
 
+# None: the kernel, or the file's own body for the one shape that the kernel does not have.
+KERNEL = pytest.mark.parametrize("kernel", [None, False], ids=["kernel", "stock"])
 HALF = [PAPER["Q-GQA-2"], PAPER["QKV"], LLAMA["llama Q-GQA-2"], LLAMA["llama GQA-2"]]
 
 
@@ -26,30 +28,37 @@ def chunks_through(session: Session, tokens: list[int], sizes: list[int]) -> np.
     return np.concatenate(rows)
 
 
-def relative_l2(lowered: Lowered, spec: ModelSpec, *numbers: Number) -> float:
+def relative_l2(
+    lowered: Lowered, spec: ModelSpec, *numbers: Number, kernel: bool | None = None
+) -> float:
     tokens = token_ids(spec, CONTEXT)[0].tolist()
     want = DecoderSession(tiny_decoder(spec), CONTEXT).step(tokens)
-    session = OnnxSession(lowered(spec, *numbers), CONTEXT)
+    session = OnnxSession(lowered(spec, *numbers), CONTEXT, OnnxOptions(kernel=kernel))
+    assert session.kernel == (kernel is None and spec.head_dim % 16 == 0)
     got = chunks_through(session, tokens, [13, 1, 1, 20, 1, 12])
     return difference(got, want).relative_l2
 
 
+@KERNEL
 def test_prefill_and_decode_in_pieces_equal_the_model_in_fp32(
-    lowered: Lowered, spec: ModelSpec
+    lowered: Lowered, spec: ModelSpec, kernel: bool | None
 ) -> None:
-    assert relative_l2(lowered, spec) <= 1e-5
+    assert relative_l2(lowered, spec, kernel=kernel) <= 1e-5
 
 
+@KERNEL
 @pytest.mark.parametrize("half", HALF, ids=lambda spec: spec.variant)
 def test_fp16_weights_and_cache_stay_within_their_rounding(
-    lowered: Lowered, half: ModelSpec
+    lowered: Lowered, half: ModelSpec, kernel: bool | None
 ) -> None:
-    error = relative_l2(lowered, half, Number.FP16)
+    error = relative_l2(lowered, half, Number.FP16, kernel=kernel)
     assert 1e-5 < error <= 5e-3
 
 
-def test_fp32_weights_go_with_an_fp16_cache(lowered: Lowered) -> None:
-    error = relative_l2(lowered, LLAMA["llama Q-GQA-2"], Number.FP32, Number.FP16)
+@KERNEL
+def test_fp32_weights_go_with_an_fp16_cache(lowered: Lowered, kernel: bool | None) -> None:
+    spec = LLAMA["llama Q-GQA-2"]
+    error = relative_l2(lowered, spec, Number.FP32, Number.FP16, kernel=kernel)
     assert 1e-6 < error <= 2e-3
 
 
