@@ -120,23 +120,54 @@ Piece piece_at(const Run& run, int64_t group, int chunk) {
   return {head / a.kv_heads, head % a.kv_heads, first, static_cast<int>(tokens), begin, end};
 }
 
-void compute(const Run& run, const Piece& piece, int worker, Partial result) {
+// A worker's items; each is taken while the one before it is computed.
+class Items {
+ public:
+  explicit Items(Run& run) : run_(run), items_(run.cut.groups(run.problem) * run.cut.chunks) {
+    take();
+  }
+
+  bool next(int64_t* item, Piece* piece) {
+    if (next_ >= items_) return false;
+    *item = next_;
+    *piece = following_;
+    take();
+    return true;
+  }
+
+  const Piece* following() const {
+    return next_ < items_ && following_.begin < following_.end ? &following_ : nullptr;
+  }
+
+ private:
+  void take() {
+    next_ = run_.next.fetch_add(1);
+    int chunks = run_.cut.chunks;
+    if (next_ < items_) following_ = piece_at(run_, next_ / chunks, static_cast<int>(next_ % chunks));
+  }
+
+  Run& run_;
+  int64_t items_, next_ = 0;
+  Piece following_{};
+};
+
+void compute(const Run& run, const Piece& piece, const Piece* next, int worker, Partial result) {
   if (piece.begin >= piece.end) {
     for (int64_t i = 0; i < run.queries(); ++i) result.sum[i] = 0;
     return;
   }
-  run.engine.attend(run.problem, piece, run.memory, run.scratch(worker), result);
+  run.engine.attend(run.problem, piece, next, run.memory, run.scratch(worker), result);
 }
 
 void work(void* context, int worker) {
   Run& run = *static_cast<Run*>(context);
   int chunks = run.cut.chunks;
-  int64_t items = run.cut.groups(run.problem) * chunks;
-  for (int64_t item; (item = run.next.fetch_add(1)) < items;) {
+  Items items(run);
+  Piece piece;
+  for (int64_t item; items.next(&item, &piece);) {
     int64_t group = item / chunks;
-    Piece piece = piece_at(run, group, static_cast<int>(item % chunks));
     Partial first = run.partial(chunks == 1 ? worker : item);
-    compute(run, piece, worker, first);
+    compute(run, piece, items.following(), worker, first);
     if (chunks == 1) {
       finish(run, piece, &first, 1);
     } else if (run.unfinished(group)->fetch_sub(1, std::memory_order_acq_rel) == 1) {

@@ -58,7 +58,9 @@ struct Engine {
   // Fills what the pieces of a call share; `shared` has shared_bytes, 64-byte aligned.
   int64_t (*shared_bytes)(const Problem&);
   void (*prepare)(const Problem&, void* shared);
-  void (*attend)(const Problem&, const Piece&, const void* shared, void* scratch, Partial result);
+  // `next`, which may be null, is the piece that this thread computes afterwards.
+  void (*attend)(const Problem&, const Piece&, const Piece* next, const void* shared, void* scratch,
+                 Partial result);
 };
 
 // The engines of this build, plain C++ first, best last.

@@ -60,7 +60,8 @@ void accumulate(float score, const float* value, int dim, float* max, float* sum
   for (int d = 0; d < dim; ++d) out[d] += weight * value[d];
 }
 
-void attend(const Problem& p, const Piece& piece, const void*, void* scratch, Partial result) {
+void attend(const Problem& p, const Piece& piece, const Piece*, const void*, void* scratch,
+            Partial result) {
   const onekv_attend_args& a = *p.args;
   Scratch& s = *static_cast<Scratch*>(scratch);
   int queries = piece.tokens * p.group;

@@ -31,21 +31,18 @@ struct AnyMode : FloatKeys<V_> {
     }
   }
 
-  // Gain, and the pairs of the rotation in halves.
+  // The pairs of the rotation in halves.
   static void split_row(const Problem& p, const float* row, int half, float* to) {
-    const onekv_attend_args& a = *p.args;
-    bool interleaved = a.cos && a.pairing == ONEKV_INTERLEAVED;
+    bool halves = pairs_in_halves(p);
     int pairs = p.head_dim / 2;
     for (int i = 0; i < pairs; ++i) {
-      int first = interleaved ? 2 * i : i, second = interleaved ? 2 * i + 1 : i + pairs;
-      bool gain = a.key_gain && a.cos;
-      to[i] = row[first] * (gain ? a.key_gain[first] : 1);
-      to[half + i] = row[second] * (gain ? a.key_gain[second] : 1);
+      to[i] = row[halves ? i : 2 * i];
+      to[half + i] = row[halves ? i + pairs : 2 * i + 1];
     }
     for (int i = pairs; i < half; ++i) to[i] = to[half + i] = 0;
   }
 
-  static void stage_keys(const Problem& p, const RowSpan& span, int first, int count,
+  static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
                          const TileTable& table, Workspace<AnyMode>& w) {
     float row[kMaxHeadDim];
     for (int r = 0; r < count; ++r) {
@@ -54,10 +51,16 @@ struct AnyMode : FloatKeys<V_> {
       char* to = w.keys + int64_t{r} * w.row_bytes;
       for (int i = 0; i < w.half; i += V::kLanes) {
         F x = load<F>(w.wide + i), y = load<F>(w.wide + w.half + i);
-        if (p.args->cos) turn<V>(table, r, i, x, y);
-        FloatKeys<V>::put(to, i, x, y);
+        if (p.args->key_gain && p.args->cos) {
+          turn<V, true>(table.row(r), w.half, i, x, y);
+        } else if (p.args->cos) {
+          turn<V, false>(table.row(r), w.half, i, x, y);
+        }
+        store(to + 4 * i, x);
+        store(to + 4 * (w.half + i), y);
       }
     }
+    return {w.keys, w.row_bytes};
   }
 
   static void scale_scores(Workspace<AnyMode>&, int, int) {}
@@ -78,7 +81,7 @@ struct AnyMode : FloatKeys<V_> {
     }
     add_all_rows<Reader<V, ONEKV_FP32>, V>(reinterpret_cast<const uint8_t*>(w.mode.values),
                                            int64_t{dim} * 4, span.count, dim, w.scores,
-                                           w.kScoreStride, w.alpha, w.queries, w.mode.sums, dim);
+                                           w.kScoreStride, w.alpha, w.queries, w.mode.sums, dim, w.ahead);
     for (int m = 0; m < w.queries; ++m) {
       std::memcpy(result.out + int64_t{m} * p.head_dim, w.mode.sums + int64_t{m} * dim,
                   sizeof(float) * p.head_dim);

@@ -37,8 +37,7 @@ struct SimdEngine {
   static int64_t shared_bytes(const Problem& p) {
     return List::choose(p, [&](auto* mode) {
       using Mode = std::remove_pointer_t<decltype(mode)>;
-      return tile_table_floats(p, padded_half<Mode>(p), kSuperTile) *
-             static_cast<int64_t>(sizeof(float));
+      return p.args->cos ? kSuperTile * Mode::table_row_bytes(p, padded_half<Mode>(p)) : 0;
     });
   }
 
@@ -47,16 +46,14 @@ struct SimdEngine {
       using Mode = std::remove_pointer_t<decltype(mode)>;
       int64_t tokens = p.args->new_tokens < most_tokens(p) ? p.args->new_tokens : most_tokens(p);
       int rows = tile_rows(static_cast<int>(tokens) * p.group);
-      int half = padded_half<Mode>(p);
-      fill_tile_table(p, half, rows, static_cast<float*>(shared));
-      if (p.args->cos) Mode::convert_table(rows, half, static_cast<float*>(shared));
+      fill_tile_table<Mode>(p, padded_half<Mode>(p), rows, static_cast<char*>(shared));
     });
   }
 
-  static void attend(const Problem& p, const Piece& piece, const void* shared, void* scratch,
-                     Partial result) {
+  static void attend(const Problem& p, const Piece& piece, const Piece* next, const void* shared,
+                     void* scratch, Partial result) {
     List::choose(p, [&](auto* mode) {
-      attend_piece<std::remove_pointer_t<decltype(mode)>>(p, piece, shared, scratch, result);
+      attend_piece<std::remove_pointer_t<decltype(mode)>>(p, piece, next, shared, scratch, result);
     });
   }
 };

@@ -24,7 +24,7 @@ struct Reader {
 template <class R, class V, int Queries, int Vectors>
 static inline void add_rows(const uint8_t* rows, int64_t stride, int count, int element,
                             const float* weights, int weight_stride, const float* alpha, float* out,
-                            int out_stride) {
+                            int out_stride, Lines ahead) {
   using F = typename V::F;
   F sums[Queries][Vectors];
   for (int m = 0; m < Queries; ++m) {
@@ -34,6 +34,7 @@ static inline void add_rows(const uint8_t* rows, int64_t stride, int count, int 
   }
   for (int t = 0; t < count; ++t, rows += stride) {
     F row[Vectors];
+    ahead.ask();
     for (int v = 0; v < Vectors; ++v) row[v] = R::at(rows, element + v * V::kLanes);
     for (int m = 0; m < Queries; ++m) {
       F weight = V::all(weights[m * weight_stride + t]);
@@ -49,24 +50,26 @@ static inline void add_rows(const uint8_t* rows, int64_t stride, int count, int 
 template <class R, class V>
 static void add_all_rows(const uint8_t* rows, int64_t stride, int count, int dims,
                          const float* weights, int weight_stride, const float* alpha, int queries,
-                         float* out, int out_stride) {
+                         float* out, int out_stride, Ahead& ahead) {
   constexpr int wide = 4 * V::kLanes;
-  for (int m = 0; m < queries;) {
-    int taken = queries - m >= 4 ? 4 : queries - m >= 2 ? 2 : 1;
-    for (int d = 0; d < dims;) {
+  int64_t calls = int64_t{queries + 3} / 4 * ((dims + wide - 1) / wide);
+  int64_t share = ahead.bytes / calls;
+  for (int d = 0; d < dims;) {
+    for (int m = 0; m < queries;) {
+      int taken = queries - m >= 4 ? 4 : queries - m >= 2 ? 2 : 1;
       bool is_wide = dims - d >= wide;
       auto add = taken == 4   ? (is_wide ? add_rows<R, V, 4, 4> : add_rows<R, V, 4, 1>)
                  : taken == 2 ? (is_wide ? add_rows<R, V, 2, 4> : add_rows<R, V, 2, 1>)
                               : (is_wide ? add_rows<R, V, 1, 4> : add_rows<R, V, 1, 1>);
       add(rows, stride, count, d, weights + m * weight_stride, weight_stride, alpha + m,
-          out + int64_t{m} * out_stride + d, out_stride);
-      d += is_wide ? wide : V::kLanes;
+          out + int64_t{m} * out_stride + d, out_stride, ahead.take(share, count));
+      m += taken;
     }
-    m += taken;
+    d += dims - d >= wide ? wide : V::kLanes;
   }
 }
 
-// Keys are staged as blocks of one vector of the first half and one of the second.
+// Keys of fp32: the first halves of the pairs, then the second.
 template <class V_>
 struct FloatKeys {
   using V = V_;
@@ -81,33 +84,41 @@ struct FloatKeys {
   }
   static Sum to_float(Sum sum) { return sum; }
 
-  static void convert_table(int, int, float*) {}
-
-  static void put(char* row, int i, Lanes x, Lanes y) {
-    store(row + i * 8, x);
-    store(row + i * 8 + 4 * V::kLanes, y);
+  // Cosines and sines for x, then for y where a gain makes them differ.
+  static int64_t table_row_bytes(const Problem& p, int half) {
+    return int64_t{half} * 4 * (p.args->key_gain ? 4 : 2);
+  }
+  static void fill_table_row(const Problem& p, const float* angles, int half, char* to) {
+    float* row = reinterpret_cast<float*>(to);
+    std::memcpy(row, angles, sizeof(float) * 2 * half);
+    if (!p.args->key_gain) return;
+    for (int i = 0; i < half; ++i) {
+      float x = i < p.head_dim / 2 ? first_gain(p, i) : 0;
+      float y = i < p.head_dim / 2 ? second_gain(p, i) : 0;
+      row[i] = angles[i] * x, row[half + i] = angles[half + i] * x;
+      row[2 * half + i] = angles[i] * y, row[3 * half + i] = angles[half + i] * y;
+    }
   }
 
   template <class W>
-  static void stage_query(W& w, const float* halves, int) {
-    for (int i = 0; i < w.half; i += kBlock) {
-      put(w.turned, i, load<Lanes>(halves + i), load<Lanes>(halves + w.half + i));
-    }
+  static void stage_query(const Problem&, W& w, const float* halves, int) {
+    std::memcpy(w.turned, halves, w.row_bytes);
   }
 };
 
-// Rotates the vectors x, y of the pairs from i on by the angles of a tile's row.
-template <class V>
-static inline void turn(const TileTable& table, int row, int i, typename V::F& x,
+// Rotates, and scales by the gain, the pairs (x, y) from i on.
+template <class V, bool Gain>
+static inline void turn(const char* table_row, int half, int i, typename V::F& x,
                         typename V::F& y) {
   using F = typename V::F;
-  F cos = load<F>(table.cos(row) + i), sin = load<F>(table.sin(row) + i);
-  F turned = x * cos - y * sin;
-  y = y * cos + x * sin;
+  const float* first = reinterpret_cast<const float*>(table_row) + i;
+  const float* second = first + (Gain ? 2 * half : 0);
+  F turned = x * load<F>(first) - y * load<F>(second + half);
+  y = y * load<F>(second) + x * load<F>(first + half);
   x = turned;
 }
 
-// Rows whose halves are whole vectors, in half-split pairing, without a gain to rotate with.
+// Rows whose halves are whole vectors, in half-split pairing.
 template <class V_, onekv_format Format>
 struct FloatMode : FloatKeys<V_> {
   using V = V_;
@@ -119,25 +130,40 @@ struct FloatMode : FloatKeys<V_> {
 
   static bool takes(const Problem& p) {
     const onekv_attend_args& a = *p.args;
-    bool plain_pairs = !a.cos || (a.pairing == ONEKV_HALF_SPLIT && !a.key_gain);
-    return a.format == Format && plain_pairs && p.head_dim % (2 * V::kLanes) == 0 &&
+    return a.format == Format && pairs_in_halves(p) && p.head_dim % (2 * V::kLanes) == 0 &&
            !(R::kScaled && (p.parts == 2 || a.values.part[0]));
   }
 
-  static void stage_keys(const Problem& p, const RowSpan& span, int first, int count,
+  static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
                          const TileTable& table, Workspace<FloatMode>& w) {
+    const uint8_t* rows = span.part[0] + first * span.stride;
+    if (Format == ONEKV_FP32 && !p.args->cos && p.parts == 1 && count == w.block) {
+      return {reinterpret_cast<const char*>(rows), span.stride};
+    }
+    for (int r = 0; R::kScaled && r < count; ++r) {
+      w.scales[first + r] = load<float>(rows + r * span.stride + p.head_dim);
+    }
+    if (!p.args->cos) return stage<false, false>(p, span, first, count, table, w);
+    return p.args->key_gain ? stage<true, true>(p, span, first, count, table, w)
+                            : stage<true, false>(p, span, first, count, table, w);
+  }
+
+  template <bool Turn, bool Gain>
+  static Keys stage(const Problem& p, const RowSpan& span, int first, int count,
+                    const TileTable& table, Workspace<FloatMode>& w) {
     for (int r = 0; r < count; ++r) {
       const uint8_t* x = span.part[0] + (first + r) * span.stride;
       const uint8_t* y = p.parts == 2 ? span.part[1] + (first + r) * span.stride
                                       : x + w.half * R::kElementBytes;
       char* to = w.keys + int64_t{r} * w.row_bytes;
-      if (R::kScaled) w.scales[first + r] = load<float>(x + p.head_dim);
       for (int i = 0; i < w.half; i += V::kLanes) {
         typename V::F low = R::at(x, i), high = R::at(y, i);
-        if (p.args->cos) turn<V>(table, r, i, low, high);
-        FloatKeys<V>::put(to, i, low, high);
+        if (Turn) turn<V, Gain>(table.row(r), w.half, i, low, high);
+        store(to + 4 * i, low);
+        store(to + 4 * (w.half + i), high);
       }
     }
+    return {w.keys, w.row_bytes};
   }
 
   static void scale_scores(Workspace<FloatMode>& w, int m, int count) {
@@ -154,7 +180,7 @@ struct FloatMode : FloatKeys<V_> {
     for (int part = 0; part < p.parts; ++part) {
       add_all_rows<R, V>(span.part[part], span.stride, span.count, p.part_dim, w.scores,
                          w.kScoreStride, w.alpha, w.queries, result.out + part * p.part_dim,
-                         p.head_dim);
+                         p.head_dim, w.ahead);
     }
   }
 };

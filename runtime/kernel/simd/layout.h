@@ -1,7 +1,7 @@
 // How a piece's data lies in scratch memory while it is computed.
 #pragma once
 
-#include "../problem.h"
+#include "ahead.h"
 #include "vector.h"
 
 namespace onekv {
@@ -9,15 +9,9 @@ namespace onekv {
 // Softmax and values work on this many positions at once, so that the sums of the values are
 // loaded and stored once for all of them; their rows stay in L2 between the two roles.
 constexpr int kSuperTile = 256;
+constexpr int64_t kSuperTileBytes = 128 << 10;
 constexpr int kMostQueries = 64;  // query heads times tokens that a piece aims at
 constexpr int kRowPadding = 16;   // rows that a score block may compute beyond the last
-
-// Consecutive rows of the cache: part p of row i starts at part[p] + i * stride.
-struct RowSpan {
-  const uint8_t* part[2];
-  int64_t stride;
-  int count;
-};
 
 static inline RowSpan span_at(const Problem& p, const onekv_rows& rows, const Piece& piece,
                               int64_t position, int count) {
@@ -25,6 +19,26 @@ static inline RowSpan span_at(const Problem& p, const onekv_rows& rows, const Pi
   const uint8_t* second = p.parts == 2 ? row_at(rows, 1, piece, slot) : nullptr;
   return {{row_at(rows, 0, piece, slot), second}, rows.row_stride, count};
 }
+
+static inline bool pairs_in_halves(const Problem& p) {
+  return !p.args->cos || p.args->pairing == ONEKV_HALF_SPLIT;
+}
+
+// The gain of the elements of pair i.
+static inline float first_gain(const Problem& p, int i) {
+  if (!p.args->key_gain) return 1;
+  return p.args->key_gain[pairs_in_halves(p) ? i : 2 * i];
+}
+static inline float second_gain(const Problem& p, int i) {
+  if (!p.args->key_gain) return 1;
+  return p.args->key_gain[pairs_in_halves(p) ? i + p.head_dim / 2 : 2 * i + 1];
+}
+
+// Staged keys, which may lie in the cache itself.
+struct Keys {
+  const char* at;
+  int64_t stride;
+};
 
 // Queries that share lanes: a vector holds `heads` queries times lanes / heads units of a row.
 template <class V>
@@ -37,6 +51,12 @@ static inline int heads_per_vector(int queries) {
 // Rows that are scored between two rotations of the queries. Turning a query costs as much as
 // turning a row, so many queries want long tiles, few want tables that stay in L1.
 static inline int tile_rows(int queries) { return queries <= 8 ? 64 : kSuperTile; }
+
+// Fewer positions where rows are so long that two super-tiles would not stay in L2.
+static inline int super_tile_rows(const Problem& p) {
+  int64_t rows = kSuperTileBytes / (p.parts * row_bytes(p.args->format, p.part_dim)) / 64 * 64;
+  return static_cast<int>(rows < 64 ? 64 : rows > kSuperTile ? kSuperTile : rows);
+}
 
 // The padded halves of a row; the block is what one step of a mode converts.
 template <class Mode>
@@ -70,14 +90,16 @@ struct Workspace {
   int padded;       // queries rounded up to whole vectors
   int half;         // padded half of a row
   int row_bytes;    // of a staged key
+  int block;        // keys that are staged and scored together
   float* halves;    // [queries][2][half]: the queries' halves, scaled
   char* turned;     // one query as a key is staged
   char* packed;     // [padded / per_vector][units of a row][lanes]
-  char* keys;       // [tile_rows + kRowPadding][row_bytes]
+  char* keys;       // [kRowPadding][row_bytes]
   float* scores;    // [padded][kSuperTile + kRowPadding]
   float* scales;    // [kSuperTile + kRowPadding] of the rows, where they have them
   float* wide;      // two rows of floats
   float* alpha;     // [padded]: what the old sums are multiplied by
+  Ahead ahead;
   typename Mode::Scratch mode;
 
   Workspace(const Problem& p, int query_count, void* memory) : queries(query_count) {
@@ -85,11 +107,12 @@ struct Workspace {
     padded = round_up(queries, per_vector);
     half = padded_half<Mode>(p);
     row_bytes = 2 * half * Mode::kKeyBytes;
+    block = V::kLanes / per_vector > 8 ? V::kLanes / per_vector : 8;
     Arena arena{static_cast<char*>(memory)};
     halves = arena.take<float>(int64_t{queries} * 2 * half);
     turned = arena.take<char>(row_bytes);
     packed = arena.take<char>(int64_t{padded} * row_bytes);
-    keys = arena.take<char>(int64_t{tile_rows(queries) + kRowPadding} * row_bytes);
+    keys = arena.take<char>(int64_t{kRowPadding} * row_bytes);
     scores = arena.take<float>(int64_t{padded} * kScoreStride);
     scales = arena.take<float>(kScoreStride);
     wide = arena.take<float>(4 * half);

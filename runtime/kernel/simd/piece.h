@@ -6,11 +6,35 @@
 
 namespace onekv {
 
+// How many rows the super-tile at `position` of a piece has: one ends where the ring does.
+static inline int super_tile_at(const Problem& p, const Piece& piece, int64_t position) {
+  int64_t left = p.args->length - position % p.args->length;
+  int64_t most = super_tile_rows(p);
+  if (left < most) most = left;
+  return static_cast<int>(piece.end - position < most ? piece.end - position : most);
+}
+
+// The rows that are needed after those up to `position`.
+static inline Ahead rows_ahead(const Problem& p, const Piece& piece, int64_t position,
+                               const Piece* next) {
+  Ahead ahead;
+  const Piece* of = &piece;
+  if (position >= piece.end) {
+    if (!next) return ahead;
+    of = next;
+    position = next->begin;
+  }
+  int count = super_tile_at(p, *of, position);
+  if (p.args->values.part[0]) ahead.add(p, span_at(p, p.args->values, *of, position, count));
+  ahead.add(p, span_at(p, p.args->rows, *of, position, count));
+  return ahead;
+}
+
 template <class Mode>
-static void attend_piece(const Problem& p, const Piece& piece, const void* shared, void* scratch,
-                         Partial result) {
+static void attend_piece(const Problem& p, const Piece& piece, const Piece* next,
+                         const void* shared, void* scratch, Partial result) {
   Workspace<Mode> w(p, piece.tokens * p.group, scratch);
-  TileTable table{static_cast<const float*>(shared), w.half};
+  TileTable table{static_cast<const char*>(shared), Mode::table_row_bytes(p, w.half)};
   for (int m = 0; m < w.queries; ++m) {
     result.max[m] = -INFINITY;
     result.sum[m] = 0;
@@ -23,14 +47,11 @@ static void attend_piece(const Problem& p, const Piece& piece, const void* share
         w.per_vector, [&](auto heads) { pack_queries<Mode, decltype(heads)::value>(p, 0, w); });
   }
   for (int64_t at = piece.begin; at < piece.end;) {
-    // A super-tile ends where the ring does.
-    int64_t left = p.args->length - at % p.args->length;
-    int64_t most = left < kSuperTile ? left : kSuperTile;
-    int count = static_cast<int>(piece.end - at < most ? piece.end - at : most);
-    RowSpan values = span_at(p, value_rows(p), piece, at, count);
-    score_span(p, span_at(p, p.args->rows, piece, at, count), values, at, table, w);
+    int count = super_tile_at(p, piece, at);
+    w.ahead = rows_ahead(p, piece, at + count, next);
+    score_span(p, span_at(p, p.args->rows, piece, at, count), at, table, w);
     softmax_span(p, piece, at, count, w, result);
-    Mode::add_values(p, values, w, result);
+    Mode::add_values(p, span_at(p, value_rows(p), piece, at, count), w, result);
     at += count;
   }
 }

@@ -49,7 +49,7 @@ static void pack_queries(const Problem& p, int64_t position, Workspace<Mode>& w)
       turn_back(p, position, w.half, halves, w.wide);
       halves = w.wide;
     }
-    Mode::stage_query(w, halves, m);
+    Mode::stage_query(p, w, halves, m);
     pack_query<Heads, V>(w.turned, w.row_bytes, m % Heads,
                          w.packed + int64_t{m / Heads} * Heads * w.row_bytes);
   }

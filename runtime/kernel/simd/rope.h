@@ -6,41 +6,45 @@
 
 namespace onekv {
 
-// Angles of the first positions relative to position 0, per position: cosines, then sines,
-// each padded to `half`. Pairs lie in halves whatever the pairing.
+// Angles of the first positions relative to position 0: a mode's own form of each row.
 struct TileTable {
-  const float* rows;
-  int half;
+  const char* rows;
+  int64_t row_bytes;
 
-  const float* cos(int i) const { return rows + int64_t{i} * 2 * half; }
-  const float* sin(int i) const { return cos(i) + half; }
+  const char* row(int i) const { return rows + i * row_bytes; }
+  TileTable from(int i) const { return {row(i), row_bytes}; }
 };
 
-static inline int64_t tile_table_floats(const Problem& p, int half, int rows) {
-  return p.args->cos ? int64_t{rows} * 2 * half : 0;
+// Cosines then sines of position t relative to position 0, each padded to `half`. Pairs lie in
+// halves whatever the pairing. `last` is the last row of the tables that may be read.
+static inline void relative_angles(const Problem& p, int half, int64_t t, float* to) {
+  const onekv_attend_args& a = *p.args;
+  if (t >= a.table_length) t = 0;
+  const float* cos = a.cos + t * a.table_stride;
+  const float* sin = a.sin + t * a.table_stride;
+  int pairs = p.head_dim / 2;
+  for (int i = 0; i < pairs; ++i) {
+    // Dividing by row 0 takes out the attention factor and where the angles start.
+    float c0 = a.cos[i], s0 = a.sin[i], size = c0 * c0 + s0 * s0;
+    float inverse = size > 0 ? 1 / size : 0;
+    to[i] = size > 0 ? (cos[i] * c0 + sin[i] * s0) * inverse : 1;
+    to[half + i] = (sin[i] * c0 - cos[i] * s0) * inverse;
+  }
+  for (int i = pairs; i < half; ++i) to[i] = 1, to[half + i] = 0;
 }
 
-static inline void fill_tile_table(const Problem& p, int half, int rows, float* table) {
-  const onekv_attend_args& a = *p.args;
-  if (!a.cos) return;
-  int64_t known = a.table_length < rows ? a.table_length : rows;
-  for (int64_t t = 0; t < rows; ++t) {
-    const float* cos = a.cos + (t < known ? t : 0) * a.table_stride;
-    const float* sin = a.sin + (t < known ? t : 0) * a.table_stride;
-    float* to = table + t * 2 * half;
-    for (int i = 0; i < half; ++i) {
-      bool real = i < p.head_dim / 2;
-      // Dividing by row 0 takes out the attention factor and where the angles start.
-      float c0 = real ? a.cos[i] : 1, s0 = real ? a.sin[i] : 0, size = c0 * c0 + s0 * s0;
-      to[i] = real && size > 0 ? (cos[i] * c0 + sin[i] * s0) / size : 1;
-      to[half + i] = real && size > 0 ? (sin[i] * c0 - cos[i] * s0) / size : 0;
-    }
+template <class Mode>
+static void fill_tile_table(const Problem& p, int half, int rows, char* table) {
+  float angles[kMaxHeadDim + 2 * Mode::kBlock];
+  for (int t = 0; p.args->cos && t < rows; ++t) {
+    relative_angles(p, half, t, angles);
+    Mode::fill_table_row(p, angles, half, table + t * Mode::table_row_bytes(p, half));
   }
 }
 
 // One query's halves [2][half], turned back by the angles of `position`.
-static inline void turn_back(const Problem& p, int64_t position, int half, const float* from,
-                             float* to) {
+static inline void turn_back(const Problem& p, int64_t position, int half,
+                             const float* __restrict from, float* __restrict to) {
   const float* cos = p.args->cos + position * p.args->table_stride;
   const float* sin = p.args->sin + position * p.args->table_stride;
   int pairs = p.head_dim / 2;

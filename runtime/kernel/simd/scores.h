@@ -8,7 +8,7 @@ namespace onekv {
 
 // Rows [0, Rows) against Vectors vectors of Heads queries each.
 template <class Mode, int Heads, int Vectors, int Rows>
-static inline void score_block(const char* packed, int64_t vector_bytes, const char* keys,
+static inline void score_block(const char* packed, int64_t vector_bytes, Keys keys,
                                int64_t row_bytes, float* scores, int stride) {
   using V = typename Mode::V;
   constexpr int units = V::kLanes / Heads;
@@ -21,7 +21,7 @@ static inline void score_block(const char* packed, int64_t vector_bytes, const c
     }
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
-      auto row = V::template spread<units>(keys + r * row_bytes + int64_t{k} * 4 * units);
+      auto row = V::template spread<units>(keys.at + r * keys.stride + int64_t{k} * 4 * units);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) sums[j][r] = Mode::dot(sums[j][r], q[j], row);
     }
@@ -38,41 +38,20 @@ static inline void score_block(const char* packed, int64_t vector_bytes, const c
   }
 }
 
-// Asks for the rows [first, first + count) of a span, which need not exist: scores are computed
-// from memory that the previous super-tile asked for.
-static inline void prefetch(const Problem& p, const RowSpan& span, int first, int count) {
-  int64_t bytes = row_bytes(p.args->format, p.part_dim);
-  for (int part = 0; part < p.parts; ++part) {
-    const uint8_t* row = span.part[part] + first * span.stride;
-    for (int r = 0; r < count; ++r, row += span.stride) {
-      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(row + at, 0, 3);
-    }
-  }
-}
-
-template <class Mode, int Heads>
-static void score_rows(const Problem& p, const RowSpan& span, const RowSpan& values,
-                       const Workspace<Mode>& w, int first, int count) {
-  using V = typename Mode::V;
-  constexpr int units = V::kLanes / Heads;
-  constexpr int rows = units > 8 ? units : 8;
+// Scores of a block of staged keys against all queries.
+template <class Mode, int Heads, int Rows>
+static inline void score_keys(const Workspace<Mode>& w, Keys keys, float* scores) {
   int64_t vector_bytes = int64_t{Heads} * w.row_bytes;
-  for (int r = 0; r < count; r += rows) {
-    prefetch(p, span, first + r + kSuperTile, rows);
-    if (p.args->values.part[0]) prefetch(p, values, first + r, rows);
-    const char* keys = w.keys + int64_t{r} * w.row_bytes;
-    float* scores = w.scores + first + r;
-    int m = 0;
-    if constexpr (rows == 8) {
-      for (; m + 2 * Heads <= w.padded; m += 2 * Heads) {
-        score_block<Mode, Heads, 2, rows>(w.packed + int64_t{m} * w.row_bytes, vector_bytes, keys,
-                                          w.row_bytes, scores + m * w.kScoreStride, w.kScoreStride);
-      }
-    }
-    for (; m < w.padded; m += Heads) {
-      score_block<Mode, Heads, 1, rows>(w.packed + int64_t{m} * w.row_bytes, vector_bytes, keys,
+  int m = 0;
+  if constexpr (Rows == 8) {
+    for (; m + 2 * Heads <= w.padded; m += 2 * Heads) {
+      score_block<Mode, Heads, 2, Rows>(w.packed + int64_t{m} * w.row_bytes, vector_bytes, keys,
                                         w.row_bytes, scores + m * w.kScoreStride, w.kScoreStride);
     }
+  }
+  for (; m < w.padded; m += Heads) {
+    score_block<Mode, Heads, 1, Rows>(w.packed + int64_t{m} * w.row_bytes, vector_bytes, keys,
+                                      w.row_bytes, scores + m * w.kScoreStride, w.kScoreStride);
   }
 }
 
@@ -91,18 +70,28 @@ static void with_heads(int heads, const Body& body) {
   }
 }
 
-// Scores of the rows of a super-tile, tile by tile.
+// What part of the next super-tile is asked for while scores are computed, in 1/16.
+constexpr int kAheadInScores = 10;
+
+// Scores of the rows of a super-tile. Queries are turned back tile by tile; rows are staged block
+// by block, so that the processor overlaps the staging of one with the scores of another.
 template <class Mode>
-static void score_span(const Problem& p, const RowSpan& span, const RowSpan& values,
-                       int64_t position, const TileTable& table, Workspace<Mode>& w) {
+static void score_span(const Problem& p, const RowSpan& span, int64_t position,
+                       const TileTable& table, Workspace<Mode>& w) {
   with_heads<typename Mode::V>(w.per_vector, [&](auto heads) {
     constexpr int kHeads = decltype(heads)::value;
-    int step = tile_rows(w.queries);
-    for (int first = 0; first < span.count; first += step) {
-      int count = span.count - first < step ? span.count - first : step;
-      if (p.args->cos) pack_queries<Mode, kHeads>(p, position + first, w);
-      Mode::stage_keys(p, span, first, count, table, w);
-      score_rows<Mode, kHeads>(p, span, values, w, first, count);
+    constexpr int kUnits = Mode::V::kLanes / kHeads;
+    constexpr int kRows = kUnits > 8 ? kUnits : 8;
+    int tile = tile_rows(w.queries);
+    int64_t share = w.ahead.bytes * kAheadInScores / 16 * kRows / round_up(span.count, kRows);
+    for (int first = 0; first < span.count; first += kRows) {
+      int count = span.count - first < kRows ? span.count - first : kRows;
+      if (p.args->cos && first % tile == 0) pack_queries<Mode, kHeads>(p, position + first, w);
+      int64_t asks = (share + 63) / 64;
+      Lines lines = w.ahead.take(share, asks);
+      for (int64_t i = 0; i < asks; ++i) lines.ask();
+      Keys keys = Mode::stage_keys(p, span, first, count, table.from(first % tile), w);
+      score_keys<Mode, kHeads, kRows>(w, keys, w.scores + first);
     }
   });
 }

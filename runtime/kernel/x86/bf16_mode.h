@@ -23,9 +23,8 @@ struct Bf16Mode {
   };
 
   static bool takes(const Problem& p) {
-    const onekv_attend_args& a = *p.args;
-    bool plain_pairs = !a.cos || (a.pairing == ONEKV_HALF_SPLIT && !a.key_gain);
-    return a.format == ONEKV_BF16 && plain_pairs && p.part_dim % kDims == 0;
+    return p.args->format == ONEKV_BF16 && pairs_in_halves(p) && p.part_dim % kDims == 0 &&
+           p.head_dim % kDims == 0;
   }
 
   static Sum dot(Sum sum, Lanes q, Lanes row) {
@@ -33,30 +32,105 @@ struct Bf16Mode {
   }
   static F to_float(Sum sum) { return sum; }
 
-  static void convert_table(int, int, float*) {}
-
-  static void put(char* row, int i, F x, F y) {
-    store(row + i * 4, (Lanes)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x));
+  // What interleaving two registers of 16-bit elements leaves: 4 of every 8 elements, of 32; or
+  // both such halves of 16.
+  struct Order {
+    F first, second;
+  };
+  static Order interleaved(const float* from) {
+    __m512 low = (__m512)load<F>(from), high = (__m512)load<F>(from + 16);
+    return {(F)_mm512_shuffle_f32x4(low, high, 0x88), (F)_mm512_shuffle_f32x4(low, high, 0xdd)};
+  }
+  static F interleaved_half(const float* from) {
+    __m512 all = (__m512)load<F>(from);
+    return (F)_mm512_shuffle_f32x4(all, all, 0xd8);
   }
 
-  static void stage_query(Workspace<Bf16Mode>& w, const float* halves, int) {
-    for (int i = 0; i < w.half; i += kBlock) {
-      put(w.turned, i, load<F>(halves + i), load<F>(halves + w.half + i));
+  // Calls body(i, vector of `half` floats in the order of staged pairs) for every 16 pairs.
+  template <class Body>
+  static void in_staged_order(const float* x, const float* y, int half, const Body& body) {
+    int i = 0;
+    for (; i + 32 <= half; i += 32) {
+      Order first = interleaved(x + i), second = interleaved(y + i);
+      body(i, first.first, second.first);
+      body(i + 16, first.second, second.second);
+    }
+    if (i < half) body(i, interleaved_half(x + i), interleaved_half(y + i));
+  }
+
+  // bf16 of x in the even and of y in the odd elements.
+  static Lanes pairs(F x, F y) {
+    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)x));
+    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)y));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+  }
+  static Lanes join(F x, F y) { return (Lanes)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x); }
+
+  // For 16 pairs (x, y): what gives the turned x by one dot, then what gives the turned y.
+  static int64_t table_row_bytes(const Problem&, int half) { return int64_t{half} * 8; }
+  static void fill_table_row(const Problem& p, const float* angles, int half, char* to) {
+    float terms[4][kMaxHeadDim / 2];
+    for (int i = 0; i < half; ++i) {
+      float x = first_gain(p, i), y = second_gain(p, i);
+      terms[0][i] = angles[i] * x, terms[1][i] = -angles[half + i] * y;
+      terms[2][i] = angles[half + i] * x, terms[3][i] = angles[i] * y;
+    }
+    in_staged_order(terms[0], terms[1], half, [&](int i, F x, F y) { store(to + 8 * i, pairs(x, y)); });
+    in_staged_order(terms[2], terms[3], half,
+                    [&](int i, F x, F y) { store(to + 8 * i + 64, pairs(x, y)); });
+  }
+
+  static void stage_query(const Problem& p, Workspace<Bf16Mode>& w, const float* halves, int) {
+    if (p.args->cos) {
+      in_staged_order(halves, halves + w.half, w.half,
+                      [&](int i, F x, F y) { store(w.turned + 4 * i, join(x, y)); });
+      return;
+    }
+    for (int i = 0; i < 2 * w.half; i += 32) {
+      store(w.turned + 2 * i, join(load<F>(halves + i), load<F>(halves + i + 16)));
     }
   }
 
-  static void stage_keys(const Problem& p, const RowSpan& span, int first, int count,
+  // Turns 16 pairs.
+  static Lanes turn(Lanes pair, const char* table) {
+    F zero = {};
+    return join(dot(zero, pair, load<Lanes>(table)), dot(zero, pair, load<Lanes>(table + 64)));
+  }
+
+  static void turn_row(const uint8_t* x, const uint8_t* y, int half, const char* table, char* to) {
+    int i = 0;
+    for (; i + 32 <= half; i += 32) {
+      Lanes low = load<Lanes>(x + 2 * i), high = load<Lanes>(y + 2 * i);
+      store(to + 4 * i, turn(_mm512_unpacklo_epi16(low, high), table + 8 * i));
+      store(to + 4 * i + 64, turn(_mm512_unpackhi_epi16(low, high), table + 8 * i + 128));
+    }
+    if (i == half) return;
+    __m256i low = load<__m256i>(x + 2 * i), high = load<__m256i>(y + 2 * i);
+    Lanes pair = _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_unpacklo_epi16(low, high)),
+                                    _mm256_unpackhi_epi16(low, high), 1);
+    store(to + 4 * i, turn(pair, table + 8 * i));
+  }
+
+  // Rows that are not turned are keys as they lie in the cache.
+  static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
                          const TileTable& table, Workspace<Bf16Mode>& w) {
+    bool turns = p.args->cos;
+    const uint8_t* rows = span.part[0] + first * span.stride;
+    if (!turns && p.parts == 1 && count == w.block) {
+      return {reinterpret_cast<const char*>(rows), span.stride};
+    }
     for (int r = 0; r < count; ++r) {
-      const uint8_t* x = span.part[0] + (first + r) * span.stride;
+      const uint8_t* x = rows + r * span.stride;
       const uint8_t* y = p.parts == 2 ? span.part[1] + (first + r) * span.stride : x + w.half * 2;
       char* to = w.keys + int64_t{r} * w.row_bytes;
-      for (int i = 0; i < w.half; i += kBlock) {
-        F low = V::load_bf16(x + 2 * i), high = V::load_bf16(y + 2 * i);
-        if (p.args->cos) turn<V>(table, r, i, low, high);
-        put(to, i, low, high);
+      if (turns) {
+        turn_row(x, y, w.half, table.row(r), to);
+      } else {
+        std::memcpy(to, x, w.half * 2);
+        std::memcpy(to + w.half * 2, y, w.half * 2);
       }
     }
+    return {w.keys, w.row_bytes};
   }
 
   static void scale_scores(Workspace<Bf16Mode>&, int, int) {}
@@ -70,16 +144,18 @@ struct Bf16Mode {
         store(w.mode.weights + m * stride + t, (__m256i)_mm512_cvtneps_pbh(weights));
       }
     }
+    int64_t share = w.ahead.bytes / (int64_t{w.queries + 3} / 4 * (p.head_dim / kDims));
     for (int part = 0; part < p.parts; ++part) {
       float* out = result.out + part * p.part_dim;
-      for (int m = 0; m < w.queries;) {
-        int taken = w.queries - m >= 4 ? 4 : w.queries - m >= 2 ? 2 : 1;
-        auto add = taken == 4 ? add_pairs<4> : taken == 2 ? add_pairs<2> : add_pairs<1>;
-        for (int d = 0; d < p.part_dim; d += kDims) {
+      for (int d = 0; d < p.part_dim; d += kDims) {
+        for (int m = 0; m < w.queries;) {
+          int taken = w.queries - m >= 4 ? 4 : w.queries - m >= 2 ? 2 : 1;
+          auto add = taken == 4 ? add_pairs<4> : taken == 2 ? add_pairs<2> : add_pairs<1>;
           add(span.part[part] + 2 * d, span.stride, span.count, w.mode.weights + m * stride, stride,
-              w.alpha + m, out + int64_t{m} * p.head_dim + d, p.head_dim);
+              w.alpha + m, out + int64_t{m} * p.head_dim + d, p.head_dim,
+              w.ahead.take(share, span.count / 2));
+          m += taken;
         }
-        m += taken;
       }
     }
   }
@@ -87,9 +163,11 @@ struct Bf16Mode {
   // Adds up kDims dimensions of pairs of rows for Queries queries.
   template <int Queries>
   static void add_pairs(const uint8_t* rows, int64_t stride, int count, const uint16_t* weights,
-                        int weight_stride, const float* alpha, float* out, int out_stride) {
+                        int weight_stride, const float* alpha, float* out, int out_stride,
+                        Lines ahead) {
     __m512 sums[Queries][2] = {};
     for (int t = 0; t < count; t += 2, rows += 2 * stride) {
+      ahead.ask();
       // The last row of an odd count pairs with itself, at weight 0.
       __m512i a = _mm512_loadu_si512(rows);
       __m512i b = _mm512_loadu_si512(rows + (t + 1 < count ? stride : 0));

@@ -42,7 +42,7 @@ struct Int8Mode {
   static F to_float(Sum sum) { return (F)_mm512_cvtepi32_ps((__m512i)sum); }
 
   // A query as integers so large that no sum over any row leaves 31 bits.
-  static void stage_query(Workspace<Int8Mode>& w, const float* halves, int m) {
+  static void stage_query(const Problem&, Workspace<Int8Mode>& w, const float* halves, int m) {
     F squares = {};
     for (int i = 0; i < 2 * w.half; i += 16) squares += load<F>(halves + i) * load<F>(halves + i);
     float size = std::sqrt(sum_of<V>(squares));
@@ -62,17 +62,13 @@ struct Int8Mode {
     return _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32((__m512)(load<F>(from) * factor)));
   }
 
-  // The table's rows as 16-bit integers, cosines then sines, each over its own floats.
-  static void convert_table(int rows, int half, float* table) {
-    for (int t = 0; t < rows; ++t) {
-      float* row = table + int64_t{t} * 2 * half;
-      for (int i = 0; i < 2 * half; i += 16) {
-        store(reinterpret_cast<int16_t*>(row) + i, to_int16(row + i, kOne));
-      }
-    }
+  // Cosines then sines as 16-bit integers.
+  static int64_t table_row_bytes(const Problem&, int half) { return int64_t{half} * 4; }
+  static void fill_table_row(const Problem&, const float* angles, int half, char* to) {
+    for (int i = 0; i < 2 * half; i += 16) store(to + 2 * i, to_int16(angles + i, kOne));
   }
 
-  static void stage_keys(const Problem& p, const RowSpan& span, int first, int count,
+  static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
                          const TileTable& table, Workspace<Int8Mode>& w) {
     bool turns = p.args->cos;
     for (int r = 0; r < count; ++r) {
@@ -81,7 +77,7 @@ struct Int8Mode {
       float scale = load<float>(x + p.part_dim), second = load<float>(y + w.half);
       float most = scale > second ? scale : second;
       w.scales[first + r] = most;
-      const int16_t* angles = reinterpret_cast<const int16_t*>(table.cos(turns ? r : 0));
+      const int16_t* angles = reinterpret_cast<const int16_t*>(table.row(r));
       char* to = w.keys + int64_t{r} * w.row_bytes;
       for (int i = 0; i < w.half; i += kBlock) {
         __m512i low = widen(x + i), high = widen(y + i);
@@ -95,6 +91,7 @@ struct Int8Mode {
         store(to + 4 * i + 64, high);
       }
     }
+    return {w.keys, w.row_bytes};
   }
 
   static __m512i widen(const uint8_t* from) {
@@ -133,7 +130,7 @@ struct Int8Mode {
         w.mode.weights.fill(m, w.scores + m * w.kScoreStride, w.scales, span.count);
       }
       add_int8_rows(rows, span.stride, span.count, p.part_dim, w.mode.weights, w.alpha, w.queries,
-                    result.out + part * p.part_dim, p.head_dim);
+                    result.out + part * p.part_dim, p.head_dim, w.ahead);
     }
   }
 };

@@ -58,12 +58,13 @@ static inline void add_quads(__m512i high, __m512i low, int j, float step, float
 // Half (vectors 2 Half and 2 Half + 1) of 64 dimensions of rows, for Queries queries.
 template <int Queries, int Half>
 static void add_int8_block(const uint8_t* rows, int64_t stride, int count, const Int8Weights& w,
-                           int m, const float* alpha, float* out, int out_stride) {
+                           int m, const float* alpha, float* out, int out_stride, Lines ahead) {
   __m512i high[Queries][2] = {}, low[Queries][2] = {};
   auto unpack8 = [](__m512i a, __m512i b) {
     return Half ? _mm512_unpackhi_epi8(a, b) : _mm512_unpacklo_epi8(a, b);
   };
   for (int t = 0; t < count; t += 4) {
+    ahead.ask();
     // Rows beyond the last are the last again, at weight 0.
     auto row = [&](int i) {
       return _mm512_loadu_si512(rows + (t + i < count ? t + i : count - 1) * stride);
@@ -90,21 +91,23 @@ static void add_int8_block(const uint8_t* rows, int64_t stride, int count, const
 
 static inline void add_int8_rows(const uint8_t* rows, int64_t stride, int count, int dims,
                                  const Int8Weights& w, const float* alpha, int queries, float* out,
-                                 int out_stride) {
-  for (int m = 0; m < queries;) {
-    int taken = queries - m >= 4 ? 4 : queries - m >= 2 ? 2 : 1;
-    auto first = taken == 4   ? add_int8_block<4, 0>
-                 : taken == 2 ? add_int8_block<2, 0>
-                              : add_int8_block<1, 0>;
-    auto second = taken == 4   ? add_int8_block<4, 1>
-                  : taken == 2 ? add_int8_block<2, 1>
-                               : add_int8_block<1, 1>;
-    for (int d = 0; d < dims; d += 64) {
+                                 int out_stride, Ahead& ahead) {
+  int64_t share = ahead.bytes / (int64_t{queries + 3} / 4 * (dims / 64) * 2);
+  int64_t steps = (count + 3) / 4;
+  for (int d = 0; d < dims; d += 64) {
+    for (int m = 0; m < queries;) {
+      int taken = queries - m >= 4 ? 4 : queries - m >= 2 ? 2 : 1;
+      auto first = taken == 4   ? add_int8_block<4, 0>
+                   : taken == 2 ? add_int8_block<2, 0>
+                                : add_int8_block<1, 0>;
+      auto second = taken == 4   ? add_int8_block<4, 1>
+                    : taken == 2 ? add_int8_block<2, 1>
+                                 : add_int8_block<1, 1>;
       float* to = out + int64_t{m} * out_stride + d;
-      first(rows + d, stride, count, w, m, alpha + m, to, out_stride);
-      second(rows + d, stride, count, w, m, alpha + m, to, out_stride);
+      first(rows + d, stride, count, w, m, alpha + m, to, out_stride, ahead.take(share, steps));
+      second(rows + d, stride, count, w, m, alpha + m, to, out_stride, ahead.take(share, steps));
+      m += taken;
     }
-    m += taken;
   }
 }
 
