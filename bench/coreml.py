@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from onekv.export.model.paper import paper_model
 from onekv.export.model.shapes import parameter_shapes
-from onekv.export.model.spec import Activation, ModelSpec, Norm, Rope, Sharing
+from onekv.export.model.spec import ModelSpec, Rope, Sharing
 from onekv.export.options import ExportOptions, Profile, Target
 from onekv.quantize.numbers import Number
 
@@ -49,24 +50,7 @@ SHAPES = {
         sharing=Sharing.QKV,
         rope=Rope(theta=1e5),
     ),
-    "paper-300m": ModelSpec(
-        vocab_size=50_304,
-        layers=20,
-        hidden_size=1024,
-        heads=16,
-        kv_heads=16,
-        head_dim=64,
-        ffn_size=4096,
-        max_positions=2048,
-        sharing=Sharing.K_IS_V,
-        norm=Norm.LAYER,
-        activation=Activation.GELU,
-        gated_mlp=False,
-        rope=None,
-        qkv_bias=True,
-        out_bias=True,
-        mlp_bias=True,
-    ),
+    "paper-300m": paper_model("300m/q-k=v"),
 }
 FORMATS = {
     "gpu fp16": (Profile.GPU, Number.FP16),

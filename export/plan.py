@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
-from onekv.export.manifest import Memory
+from onekv.export.footprint import Footprint
 from onekv.export.model.shapes import parameter_shapes
 from onekv.export.model.spec import ModelSpec, Sharing
 from onekv.export.options import ExportOptions
 from onekv.export.targets import target_rules
 from onekv.quantize.numbers import Number
 from onekv.quantize.plan import IntegerRules, WeightPlan, parse_override, plan_weights
+from onekv.runtime.rows import RowFormat
 
-BYTES = {Number.FP32: 4, Number.FP16: 2}
+if TYPE_CHECKING:
+    from onekv.export.manifest import Memory
 
 
 @dataclass(frozen=True)
@@ -26,15 +31,48 @@ class CacheRow:
     total: int
 
 
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a process of these options holds, at its most.
+
+    formats: the weights by number format. weights: all that the runtime keeps of them, with the
+    copies that its file makes. weights_mapped: those read from pages of the file, which the
+    system may drop; everything else is the process's own. prefill: tokens of one call, at which
+    activations are largest.
+    """
+
+    variant: str
+    options: ExportOptions
+    parameters: int
+    formats: Mapping[Number, int]
+    weights: int
+    weights_mapped: int
+    cache_per_token: int
+    cache: int
+    prefill: int
+    activations: int
+    runtime: int
+
+    @property
+    def anonymous(self) -> int:
+        """What cannot be read again from a file: what a system kills for."""
+        return self.total - self.weights_mapped
+
+    @property
+    def total(self) -> int:
+        """Everything, mapped weights included: each token reads all of them."""
+        return self.weights + self.cache + self.activations + self.runtime
+
+
 def parameters(spec: ModelSpec) -> int:
     """How many numbers the weights are."""
     return sum(prod(shape) for shape in parameter_shapes(spec).values())
 
 
-def cache_per_token(spec: ModelSpec, number: Number) -> int:
-    """Bytes that one token adds to the cache over all layers."""
-    row = spec.kv_heads * spec.head_dim * BYTES[number]
-    return spec.layers * spec.sharing.cached_tensors * row
+def cache_per_token(spec: ModelSpec, number: Number, parts: int = 1) -> int:
+    """Bytes that one token adds to the cache over all layers, rows stored in `parts` records."""
+    row = RowFormat(number).row_bytes(spec.head_dim, parts)
+    return spec.layers * spec.sharing.cached_tensors * spec.kv_heads * row
 
 
 def integer_rules(options: ExportOptions) -> IntegerRules:
@@ -58,24 +96,64 @@ def plan_weights_of(spec: ModelSpec, options: ExportOptions) -> WeightPlan:
     )
 
 
-def plan_memory(spec: ModelSpec, options: ExportOptions) -> Memory:
-    """What a bundle of these options will hold."""
-    per_token = cache_per_token(spec, options.cache)
+def plan_process(spec: ModelSpec, options: ExportOptions) -> MemoryPlan:
+    """What a process that runs a bundle of these options will hold.
+
+    Raises:
+        UsageError: an override or a group that fits nothing, or rows that no cache can hold.
+    """
     weights = plan_weights_of(spec, options)
-    return Memory(
+    held = _footprint(spec, options, weights)
+    formats: dict[Number, int] = {}
+    for tensor in weights.tensors:
+        formats[tensor.number] = formats.get(tensor.number, 0) + tensor.bytes
+    parts = target_rules(options.target).row_parts if spec.sharing.one_tensor else 1
+    per_token = cache_per_token(spec, options.cache, parts)
+    return MemoryPlan(
+        variant=spec.variant,
+        options=options,
         parameters=weights.parameters,
-        weights=weights.bytes,
+        formats=formats,
+        weights=held.stored,
+        weights_mapped=held.mapped,
         cache_per_token=per_token,
         cache=per_token * options.context,
+        prefill=held.prefill,
+        activations=held.activations,
+        runtime=held.runtime,
     )
+
+
+def plan_memory(spec: ModelSpec, options: ExportOptions) -> Memory:
+    """What a bundle of these options will hold, for its manifest."""
+    from onekv.export.manifest import Memory
+
+    plan = plan_process(spec, options)
+    return Memory(
+        parameters=plan.parameters,
+        weights=sum(plan.formats.values()),
+        cache_per_token=plan.cache_per_token,
+        cache=plan.cache,
+    )
+
+
+def three_projections(spec: ModelSpec) -> ModelSpec | None:
+    """The twin that caches two tensors; None for a model that does so itself."""
+    return spec.with_sharing(Sharing.QKV) if spec.sharing.one_tensor else None
 
 
 def compare_caches(spec: ModelSpec, context: int) -> tuple[CacheRow, ...]:
-    """The model beside its twin with three projections, in every number format."""
-    twins = [spec] if not spec.sharing.one_tensor else [spec.with_sharing(Sharing.QKV), spec]
+    """The model beside its twin with three projections, in the number formats of floats."""
     return tuple(
         CacheRow(twin.variant, number, each, each * context)
-        for twin in twins
+        for twin in (three_projections(spec), spec)
+        if twin is not None
         for number in (Number.FP32, Number.FP16)
         for each in (cache_per_token(twin, number),)
     )
+
+
+def _footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> Footprint:
+    memory = importlib.import_module(f"onekv.export.targets.{options.target}.memory")
+    held: Footprint = memory.footprint(spec, options, weights)
+    return held

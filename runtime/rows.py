@@ -41,9 +41,13 @@ class RowFormat(enum.StrEnum):
         return _LAYOUTS[self].torch_dtype
 
     def row_bytes(self, head_dim: int, parts: int = 1) -> int:
-        """Bytes of one row of one kv head, stored in `parts` records of head_dim / parts."""
-        if head_dim < 8 or head_dim % (8 * parts):
-            raise UsageError(f"head_dim {head_dim} is not a multiple of {8 * parts}")
+        """Bytes of one row of one kv head, stored in `parts` records of head_dim / parts.
+
+        Any row of floats has a size; the records of quantised rows are made of eight elements.
+        """
+        step = 8 * parts if self.quantised else parts
+        if head_dim < step or head_dim % step:
+            raise UsageError(f"head_dim {head_dim} is not a multiple of {step}")
         layout, dim = _LAYOUTS[self], head_dim // parts
         scales = -(-dim // (layout.scale_group or dim))
         return parts * (dim * layout.bits // 8 + scales * layout.scale_bytes)

@@ -51,14 +51,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
 def read_spec(path: Path) -> ModelSpec:
     """The specification alone; of a Hugging Face folder or its config.json without torch.
 
-    Without weights beside it, a config.json is taken at its word about sharing.
+    A name such as `paper:1.2b/q-gqa-8` stands for a model of the paper. Without weights beside
+    it, a config.json is taken at its word about sharing.
 
     Raises:
         CheckpointError: as `open_checkpoint`.
+        UsageError: the paper has no such model.
     """
     from onekv.export.checkpoints.huggingface import has_weights
     from onekv.export.model.config import spec_from_config
+    from onekv.export.model.paper import PREFIX, paper_model
 
+    if str(path).startswith(PREFIX):
+        return paper_model(str(path))
     folder = path.parent if path.name == "config.json" else path
     if (folder / "config.json").is_file() and not has_weights(folder):
         return spec_from_config(read_json(folder / "config.json"))

@@ -24,6 +24,7 @@ from onekv.export.targets import Progress as Report
 from onekv.quantize.plan import WeightPlan
 from onekv.runtime.generate import Generation
 from onekv.runtime.sessions import Session
+from onekv.sizes import size
 
 if TYPE_CHECKING:
     from onekv.runtime.mil.summary import PackageSummary
@@ -32,15 +33,6 @@ if TYPE_CHECKING:
 def peak_bytes() -> int:
     """The most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def size(count: float) -> str:
-    """Bytes for people: powers of 1024, three digits."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.3g} {unit}"
 
 
 class _Peak(ProgressColumn):
@@ -161,13 +153,6 @@ def weights_table(plan: WeightPlan) -> Table:
 def checkpoint_table(checkpoint: Checkpoint) -> Table:
     """A checkpoint in one table."""
     return _facts(**_checkpoint_facts(checkpoint))
-
-
-def memory_lines(memory: Memory, options: ExportOptions) -> Iterator[str]:
-    """The plan of one set of options."""
-    yield f"{memory.parameters / 1e6:.4g}M parameters"
-    yield f"weights, {options.weights}: {size(memory.weights)}"
-    yield f"cache, {options.cache}: {size(memory.cache)} at {options.context} tokens"
 
 
 def package_table(summary: PackageSummary) -> Table:
