@@ -37,6 +37,14 @@ def _norm(spec: ModelSpec) -> nn.Module:
     return nn.LayerNorm(spec.hidden_size, spec.norm_eps)
 
 
+class Rotation(nn.Module):
+    """Rotary embedding of queries and keys: a module, so that a target can put its own form."""
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [B, S, H, D]; cos, sin [S, 1, D/2]."""
+        return rotate(x, cos, sin)
+
+
 class Attention(nn.Module):
     """Attention in which a projection that the sharing makes redundant does not exist."""
 
@@ -51,6 +59,7 @@ class Attention(nn.Module):
             self.v_proj = nn.Linear(spec.hidden_size, rows, bias=spec.qkv_bias)
         self.o_proj = nn.Linear(query, spec.hidden_size, bias=spec.out_bias)
         self.sharing = spec.sharing
+        self.rotation = Rotation()
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor] | None, step: Step, cache: LayerCache
@@ -59,11 +68,11 @@ class Attention(nn.Module):
         k = self._heads(self.k_proj(x))
         q = k if self.sharing.query_is_key else self._heads(self.q_proj(x))
         if turn is not None:
-            q = rotate(q, *turn)
+            q = self.rotation(q, *turn)
         if self.sharing.one_tensor:
             rows: tuple[Tensor, ...] = (k,)
         else:
-            k = k if turn is None else rotate(k, *turn)
+            k = k if turn is None else self.rotation(k, *turn)
             rows = (k, self._heads(self.v_proj(x)))
         out: Tensor = self.o_proj(cache.attend(q, rows, step).flatten(2))
         return out
