@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from onekv.quantize.numbers import Number
 from onekv.quantize.plan import IntegerRules
+from onekv.runtime.platforms import Platform
 
 
 class Target(enum.StrEnum):
@@ -45,6 +46,7 @@ class Asked:
     ops: Ops | None = None
     group: int | None = None
     overrides: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class ExportOptions:
     """`context` is the most tokens, prompt and answer together, that the bundle can hold.
 
     `group` columns of a weight share a scale, None for the format's own; `overrides` are
-    `PATTERN=FORMAT` as `quantize.plan.parse_override` reads them.
+    `PATTERN=FORMAT` as `quantize.plan.parse_override` reads them. The bundle ships onekv's
+    native library for each of `platforms`.
     """
 
     target: Target
@@ -63,6 +66,7 @@ class ExportOptions:
     ops: Ops = Ops.ONEKV
     group: int | None = None
     overrides: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class TargetRules:
     caches: tuple[Number, ...]
     profiles: tuple[Profile, ...] = (Profile.CPU,)
     ops: tuple[Ops, ...] = (Ops.ONEKV,)
+    platforms: tuple[Platform, ...] = ()
     context_multiple: int = 1
     integers: IntegerRules = field(default_factory=IntegerRules)
     integers_on: Mapping[Profile, IntegerRules] = field(default_factory=dict)

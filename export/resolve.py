@@ -10,6 +10,7 @@ from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Asked, ExportOptions, Target, TargetRules
 from onekv.export.targets import target_rules
+from onekv.runtime.platforms import Platform
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -19,7 +20,7 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
 
     Raises:
         UsageError: the context is not one that the model has positions for, or the target
-            does not know a number format, a profile or an operator form.
+            does not know a number format, a profile, an operator form or a platform.
     """
     asked, rules = asked or Asked(), target_rules(target)
     weights = _choose("weights", target, asked.weights, rules.weights)
@@ -33,7 +34,22 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
         ops=_choose("ops", target, asked.ops, rules.ops),
         group=asked.group,
         overrides=asked.overrides,
+        platforms=_platforms(target, rules, asked.platforms),
     )
+
+
+def _platforms(
+    target: Target, rules: TargetRules, asked: tuple[Platform, ...]
+) -> tuple[Platform, ...]:
+    for platform in asked:
+        if platform not in rules.platforms:
+            raise UsageError(
+                f"platform {platform}: {target} bundles ship no library for it",
+                f"Leave --platform out, or choose from: {', '.join(rules.platforms)}."
+                if rules.platforms
+                else "Leave --platform out.",
+            )
+    return tuple(dict.fromkeys(asked))
 
 
 def _context(spec: ModelSpec, rules: TargetRules, asked: int | None) -> int:

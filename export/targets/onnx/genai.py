@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from onekv.export.targets import LowerRequest
+from onekv.export.targets.onnx.libraries import library_name
 from onekv.export.targets.onnx.trace import cache_width
 
 
@@ -29,7 +30,7 @@ def write_genai_config(request: LowerRequest, folder: Path, file: str) -> None:
             "context_length": context,
             "decoder": {
                 "filename": file,
-                "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+                "session_options": _session_options(request, folder),
                 "hidden_size": spec.hidden_size,
                 "head_size": cache_width(spec),
                 "num_attention_heads": spec.heads,
@@ -58,3 +59,9 @@ def write_genai_config(request: LowerRequest, folder: Path, file: str) -> None:
         },
     }
     (folder / "genai_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _session_options(request: LowerRequest, folder: Path) -> dict[str, object]:
+    options: dict[str, object] = {"log_id": "onnxruntime-genai", "provider_options": []}
+    library = library_name(request.options.platforms, folder)
+    return options if library is None else {**options, "custom_ops_library": library}

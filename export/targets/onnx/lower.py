@@ -11,6 +11,7 @@ from onekv.export.model.rope import rotary_tables
 from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.onnx.body import DOMAIN, operator_function
 from onekv.export.targets.onnx.genai import write_genai_config
+from onekv.export.targets.onnx.libraries import ship_libraries
 from onekv.export.targets.onnx.trace import trace
 from onekv.export.targets.onnx.weights import attach, release, save, simplify
 from onekv.quantize.numbers import Number
@@ -37,6 +38,7 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     model.producer_name = "onekv"
     save(model, folder / FILE, progress)
     release(model)
+    ship_libraries(options.platforms, folder)
     write_genai_config(request, folder, FILE)
     return FILE
 

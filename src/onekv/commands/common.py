@@ -10,6 +10,7 @@ import typer
 
 from onekv.export.options import Ops, Profile
 from onekv.quantize.numbers import Number
+from onekv.runtime.platforms import Platform
 
 Model = Annotated[
     Path, typer.Argument(help="A .pt of the paper, a Hugging Face folder, or a .gguf.")
@@ -45,6 +46,10 @@ Overrides = Annotated[
 OperatorForm = Annotated[
     Ops | None,
     typer.Option("--ops", help="Our operator, or the runtime's own operators alone."),
+]
+Platforms = Annotated[
+    list[Platform] | None,
+    typer.Option("--platform", help="Ship onekv's library for this platform. Repeatable."),
 ]
 
 

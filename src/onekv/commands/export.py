@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from onekv.commands.common import (
     Model,
     OperatorForm,
     Overrides,
+    Platforms,
     Unit,
     Weights,
     echo,
@@ -37,6 +39,7 @@ def export(
     cache: Cache = None,
     profile: Unit = None,
     ops: OperatorForm = None,
+    platform: Platforms = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Bundle folder.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer.")] = None,
     no_tokenizer: Annotated[bool, typer.Option(help="Write a bundle of token ids only.")] = False,
@@ -61,7 +64,8 @@ def export(
     checkpoint = open_checkpoint(model)
     if one_tensor:
         require_one_tensor(checkpoint)
-    asked = Asked(context, weights, cache, profile, ops, group, tuple(override or ()))
+    choices = Asked(context, weights, cache, profile, ops, group)
+    asked = replace(choices, overrides=tuple(override or ()), platforms=tuple(platform or ()))
     options = resolve_options(checkpoint.spec, to, asked)
     plan = plan_export(checkpoint, options, tokenizer, need_tokenizer=not no_tokenizer)
     if dry_run:
