@@ -99,12 +99,15 @@ def check_room(session: Session, tokens: int) -> None:
         raise ContextFullError(session.position + tokens, session.context)
 
 
-def open_session(target: str, path: Path, context: int, kernel: bool | None = None) -> Session:
+def open_session(
+    target: str, path: Path, context: int, kernel: bool | None = None, exact: bool = False
+) -> Session:
     """The session of a bundle's target on the file that its runtime loads.
 
     `kernel` False leaves attention to stock operators where the file has both forms, True
     insists on onekv's kernel; None lets the environment's ONEKV_OPS (`stock` or `onekv`) or
-    else what is installed decide.
+    else what is installed decide. `exact` keeps activations in float where a runtime can be
+    told to, though the file rounds them beside integer weights.
 
     Raises:
         OnekvError: the target's runtime is not installed, or refuses the file.
@@ -114,7 +117,7 @@ def open_session(target: str, path: Path, context: int, kernel: bool | None = No
         if target == "onnx":
             from onekv.runtime.onnx_session import OnnxOptions, OnnxSession
 
-            return OnnxSession(path, context, OnnxOptions(kernel=_wanted(kernel)))
+            return OnnxSession(path, context, OnnxOptions(kernel=_wanted(kernel), exact=exact))
         if kernel is not None:
             raise UsageError(
                 f"{target} bundles hold one form of attention", "Leave --ops out: export chose it."

@@ -11,6 +11,7 @@ from onekv.export.model.rope import rotary_tables
 from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.onnx.body import DOMAIN, operator_function
 from onekv.export.targets.onnx.genai import write_genai_config
+from onekv.export.targets.onnx.integers import attach_integers, share
 from onekv.export.targets.onnx.libraries import ship_libraries
 from onekv.export.targets.onnx.trace import trace
 from onekv.export.targets.onnx.weights import attach, release, save, simplify
@@ -19,6 +20,8 @@ from onekv.quantize.numbers import Number
 FILE = "model.onnx"
 
 TORCH_TYPES = {Number.FP32: torch.float32, Number.FP16: torch.float16}
+# Of activations, and of the weights that stay floats: integers are multiplied with float32.
+_FLOATS = {**TORCH_TYPES, Number.INT8: torch.float32, Number.INT4: torch.float32}
 
 
 def lower(request: LowerRequest, folder: Path, progress: Progress | None = None) -> str:
@@ -27,16 +30,18 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     The graph is traced without weights; they are then read and written one at a time.
     """
     spec, options = request.spec, request.options
-    weights = TORCH_TYPES[options.weights]
+    weights = _FLOATS[options.weights]
     model = trace(spec, options.context, weights, TORCH_TYPES[options.cache])
     simplify(model)
     _add_operator(model, request)
     tensors = dict(request.load())
     if spec.rope is not None:
         tensors["cos"], tensors["sin"] = rotary_tables(spec, options.context)
+    shared = attach_integers(model, request.quantised)
     attach(model, tensors, weights)
     model.producer_name = "onekv"
     save(model, folder / FILE, progress)
+    share(folder / FILE, shared)
     release(model)
     ship_libraries(options.platforms, folder)
     write_genai_config(request, folder, FILE)

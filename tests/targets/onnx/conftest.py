@@ -10,9 +10,11 @@ import pytest
 
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import ExportOptions, Target
+from onekv.export.plan import plan_weights_of
 from onekv.export.targets import LowerRequest
 from onekv.export.targets.onnx.lower import lower
-from onekv.quantize.numbers import Number
+from onekv.quantize.numbers import ROUNDED, Number
+from onekv.quantize.weights import QuantisedWeight, quantise_weights
 from tests.specs import tiny_decoder
 
 CONTEXT = 48
@@ -24,9 +26,20 @@ def lower_tiny(
     folder: Path, spec: ModelSpec, weights: Number = Number.FP32, cache: Number | None = None
 ) -> Path:
     """The seeded model of `spec` as an ONNX file in `folder`."""
-    options = ExportOptions(Target.ONNX, CONTEXT, weights, cache or weights)
-    request = LowerRequest(spec, options, tiny_decoder(spec).state_dict, (1,), None)
+    rounded = weights in ROUNDED
+    options = ExportOptions(
+        Target.ONNX, CONTEXT, weights, cache or (Number.FP32 if rounded else weights)
+    )
+    load = tiny_decoder(spec).state_dict
+    quantised = tiny_integers(spec, weights) if rounded else {}
+    request = LowerRequest(spec, options, load, (1,), None, quantised)
     return folder / lower(request, folder)
+
+
+def tiny_integers(spec: ModelSpec, weights: Number) -> dict[str, QuantisedWeight]:
+    """The rounded weights of the seeded model of `spec`."""
+    plan = plan_weights_of(spec, ExportOptions(Target.ONNX, CONTEXT, weights))
+    return quantise_weights(tiny_decoder(spec).state_dict(), plan, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from onekv.export.plan import cache_per_token, parameters
 from onekv.export.targets import LowerRequest
 from onekv.export.targets.onnx.lower import lower
 from onekv.quantize.numbers import Number
-from onekv.runtime.onnx_session import OnnxSession
+from onekv.runtime.onnx_session import OnnxOptions, OnnxSession
 from tests.specs import LLAMA, PAPER, tiny_decoder
 from tests.targets.onnx.conftest import CONTEXT, Lowered
 
@@ -114,20 +114,20 @@ def test_onnxruntime_itself_refuses_a_row_past_the_cache(lowered: Lowered) -> No
 
 @pytest.mark.skipif(not OLD_RUNTIME.is_dir(), reason=f"no {OLD_RUNTIME.name}: run `make test`")
 @pytest.mark.parametrize("spec", [SHARED, BASELINE, PAPER["Q-GQA-2"]], ids=lambda s: s.variant)
-@pytest.mark.parametrize("number", FLOATS)
+@pytest.mark.parametrize("number", Number)
 def test_the_same_file_gives_the_same_logits_in_onnxruntime_1_24(
     lowered: Lowered, spec: ModelSpec, number: Number
 ) -> None:
     path = lowered(spec, number)
-    session = OnnxSession(path, CONTEXT)
+    session = OnnxSession(path, CONTEXT, OnnxOptions(exact=True))
     new = np.concatenate([session.step([1, 2, 3]), session.step([4])])
     script = f"""
 import json, numpy as np, onnxruntime
 from pathlib import Path
 from onekv.export.targets import LowerRequest
 from onekv.export.targets.onnx.lower import lower
-from onekv.runtime.onnx_session import OnnxSession
-session = OnnxSession(Path({str(path)!r}), {CONTEXT})
+from onekv.runtime.onnx_session import OnnxOptions, OnnxSession
+session = OnnxSession(Path({str(path)!r}), {CONTEXT}, OnnxOptions(exact=True))
 rows = np.concatenate([session.step([1, 2, 3]), session.step([4])])
 print(json.dumps([onnxruntime.__version__, rows.tolist()]))
 """
