@@ -14,12 +14,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import onekv.runtime
 from onekv import __version__
 from onekv.errors import OnekvError
+from onekv.runtime.native import source_folder
 
 PROGRAM = "onekv-runner"
 
@@ -44,14 +44,18 @@ ARM64_LINUX = (
 
 @dataclass(frozen=True)
 class _Build:
+    """version: the runtime's, where the program is linked to it."""
+
     cmake: str
     sources: Path
-    settings: tuple[str, ...] = field(default=())
+    settings: tuple[str, ...]
+    version: str
 
     @property
     def name(self) -> str:
         """A folder name that changes with everything that the program depends on."""
-        total = hashlib.sha256(repr((self.settings, os.environ.get("CXX"))).encode())
+        parts = (self.settings, self.version, os.environ.get("CXX"))
+        total = hashlib.sha256(repr(parts).encode())
         for source in sorted(self.sources.iterdir()):
             total.update(source.read_bytes())
         return f"runner-{total.hexdigest()[:16]}"
@@ -98,15 +102,17 @@ def onnx_runtime_library() -> Path:
 
 
 def _describe(runtime: str, toolchain: Toolchain) -> _Build:
-    settings = [f"-DONEKV_RUNTIME={runtime}", f"-DONEKV_VERSION={__version__}"]
+    settings, version = [f"-DONEKV_RUNTIME={runtime}", f"-DONEKV_VERSION={__version__}"], ""
     if runtime == "executorch":
         package = toolchain.executorch or _package("executorch", "executorch")
         settings.append(f"-Dexecutorch_DIR={package / 'share/cmake'}")
-        if toolchain.executorch is None:
-            # Part of the name: another version in the same place is another program.
-            version = importlib.metadata.version("executorch")
-            settings.append(f"-DONEKV_RUNTIME_VERSION={version}")
-    return _Build(_find_cmake(), _sources(), (*settings, *toolchain.settings))
+        version = (package / "version.py").read_text()
+    return _Build(
+        cmake=_find_cmake(),
+        sources=source_folder() / "runner",
+        settings=(*settings, *toolchain.settings),
+        version=version,
+    )
 
 
 def _find_cmake() -> str:
@@ -133,14 +139,6 @@ def _package(name: str, extra: str) -> Path:
     if found is None or not found.submodule_search_locations:
         raise OnekvError(f"{name} is not installed", f"pip install 'onekv[{extra}]'")
     return Path(found.submodule_search_locations[0])
-
-
-def _sources() -> Path:
-    # An editable install gives the package two folders: the sources, and what was built.
-    for folder in onekv.runtime.__path__:
-        if (Path(folder) / "runner/CMakeLists.txt").is_file():
-            return (Path(folder) / "runner").resolve()
-    raise OnekvError("onekv/runtime/runner is not installed", "Install onekv again.")
 
 
 def _cache_folder() -> Path:

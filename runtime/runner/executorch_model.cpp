@@ -33,6 +33,9 @@ using executorch::runtime::HierarchicalAllocator;
 using executorch::runtime::Program;
 using executorch::runtime::Span;
 
+// Of export/targets/executorch/metadata.py.
+constexpr char kVersionMethod[] = "onekv_executorch_version";
+
 Kind kind_of(Error error) {
   switch (error) {
     case Error::OperatorMissing: return Kind::kMissingOperator;
@@ -150,6 +153,15 @@ class ExecuTorchModel : public Model {
     return numbers.size() == 1 ? numbers[0] : otherwise;
   }
 
+  // The version that onekv exported with; empty for files of others.
+  std::string made_with() {
+    if (names_.count(kVersionMethod) == 0) return "";
+    auto outputs = module_.execute(kVersionMethod, std::vector<EValue>{});
+    const std::vector<EValue>& values = value(outputs, file_ + ": " + kVersionMethod);
+    if (values.size() != 1 || !values[0].isString()) return "";
+    return std::string(values[0].toString());
+  }
+
   void read_metadata() {
     if (one("use_kv_cache", 1) == 0)
       throw Failure(Kind::kUsage, file_ + " keeps no cache (use_kv_cache is false)");
@@ -183,7 +195,13 @@ class ExecuTorchModel : public Model {
     // With shared mutable buffers the second arena holds the mutable tensors and nothing else.
     cache_bytes_ = sizes.size() == 2 ? sizes[1] : -1;
     arenas_ = std::make_unique<Arenas>(sizes);
-    check(module_.load_forward(arenas_->allocator()), file_ + " cannot be loaded");
+    const Error error = module_.load_forward(arenas_->allocator());
+    const std::string version = error == Error::Ok ? "" : made_with();
+    if (!version.empty() && version != ONEKV_RUNTIME_VERSION)
+      throw Failure(Kind::kVersionMismatch, file_ + " is for ExecuTorch " + version +
+                                                ", this is " ONEKV_RUNTIME_VERSION
+                                                "; export again, or install that version");
+    check(error, file_ + " cannot be loaded");
   }
 
   const std::string file_;
@@ -195,6 +213,18 @@ class ExecuTorchModel : public Model {
   std::vector<int64_t> eos_;
 };
 
+void load_operators(const std::string& library) {
+  // Never closed: the runtime keeps pointers to what a library registers.
+  void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL);
+  if (handle == nullptr) throw Failure(Kind::kMissingLibrary, dlerror());
+  // Ours tells whether its operators are in; another copy's may have been first.
+  const auto registered =
+      reinterpret_cast<int (*)()>(dlsym(handle, "onekv_executorch_registered"));
+  if (registered != nullptr && registered() == 0)
+    throw Failure(Kind::kMissingLibrary,
+                  library + " was not used: another copy of it is in this process");
+}
+
 }  // namespace
 
 RuntimeName open_runtime(const Options& options) {
@@ -202,10 +232,7 @@ RuntimeName open_runtime(const Options& options) {
   if (!options.expect_version.empty() && options.expect_version != ONEKV_RUNTIME_VERSION)
     throw Failure(Kind::kVersionMismatch, "the file is for ExecuTorch " + options.expect_version +
                                               ", this is " ONEKV_RUNTIME_VERSION);
-  for (const std::string& library : options.operators)
-    // Never closed: the runtime keeps pointers to what a library registers.
-    if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
-      throw Failure(Kind::kMissingLibrary, dlerror());
+  for (const std::string& library : options.operators) load_operators(library);
   return {"executorch", ONEKV_RUNTIME_VERSION};
 }
 

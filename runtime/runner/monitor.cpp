@@ -57,7 +57,8 @@ void Monitor::end(const char* phase) {
   const double seconds = std::chrono::duration<double>(Clock::now() - began_).count();
   const Counters counters = read_counters();
   const Split split = read_split();
-  int64_t high_water = std::max(most_resident_, resident(counters));
+  // The kernel's counters may lag by some pages of each core; a walk does not.
+  int64_t high_water = std::max({most_resident_, resident(counters), split.rss});
   // Without a reset the kernel's mark is of this phase only when it moved in it.
   if (reset_ || counters.high_water > high_water_before_)
     high_water = std::max(high_water, counters.high_water);
