@@ -54,7 +54,7 @@ def save(programs: Mapping[str, Any], default: str, target: Any, package: Path) 
 
 def _content(value: Any, dtype: Any) -> str:
     """Equal for equal arrays: constants of one id are stored once."""
-    digest = hashlib.sha256(memoryview(np.ascontiguousarray(value).reshape(-1).view(np.uint8)))
+    digest = hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     return f"{types.builtin_to_string(dtype)} {value.shape} {digest.hexdigest()}"
 
 

@@ -19,7 +19,7 @@ from onekv.errors import OnekvError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Profile
 from onekv.export.targets import Progress
-from onekv.export.targets.coreml import functions, operators, weights
+from onekv.export.targets.coreml import functions, operators, stored, weights
 from onekv.export.targets.coreml.channels_first import ChannelsFirstDecoder, head_parts
 from onekv.export.targets.coreml.functions import temporary_files_in
 from onekv.export.targets.coreml.options import (
@@ -34,7 +34,6 @@ from onekv.export.targets.coreml.states import (
     state_shape,
     widen_norms,
 )
-from onekv.export.targets.coreml.stored import stored_decoder, stored_forms
 from onekv.export.targets.coreml.versions import check_versions
 from onekv.runtime.mil import read_package
 from onekv.runtime.mil.summary import summarise
@@ -77,7 +76,7 @@ def write_package(
     """
     check_versions()
     check_options(spec, options)
-    kept, forms = stored_forms(load_state(), options.scheme)
+    kept, forms = stored.stored_forms(load_state(), options.scheme)
     model = _stateful_model(spec, kept, options)
     with tempfile.TemporaryDirectory(dir=folder) as scratch, temporary_files_in(Path(scratch)):
         programs = {}
@@ -100,7 +99,7 @@ def _stateful_model(
     spec: ModelSpec, kept: dict[str, Tensor], options: CoreMLOptions
 ) -> StatefulDecoder:
     """The model in fp16, so that every type in the graph is what the model's code says."""
-    decoder = stored_decoder(spec, kept, options.context)
+    decoder = stored.stored_decoder(spec, kept, options.context)
     if options.profile is Profile.NPU:
         return ChannelsFirstDecoder(decoder, options.context).eval()
     widen_norms(decoder)
@@ -113,6 +112,7 @@ def _convert(model: StatefulDecoder, spec: ModelSpec, options: CoreMLOptions, ne
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(model, example, check_trace=False)
+    stored.zeros.cache_clear()
     shape = state_shape(spec, options.context)
     with quiet(), operators.lowering_for(options.profile):
         return ct.convert(

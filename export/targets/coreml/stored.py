@@ -6,6 +6,7 @@ A tracer and a converter copy what a program holds several times. Here the trace
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,9 +23,14 @@ _library = torch.library.Library("onekv_coreml", "FRAGMENT")
 _library.define("stored(str name, int first, int[] shape) -> Tensor")
 
 
+@functools.cache
+def zeros(shape: tuple[int, ...]) -> Tensor:
+    """Tracing needs shapes only. A tracer keeps every tensor: those of one shape share this."""
+    return torch.zeros(shape, dtype=torch.half)
+
+
 def _stored(name: str, first: int, shape: Sequence[int]) -> Tensor:
-    """Zeros that take no memory: tracing needs shapes only."""
-    return torch.zeros((), dtype=torch.half).expand(shape)
+    return zeros(tuple(shape)).view(shape)
 
 
 _library.impl("stored", _stored, "CompositeExplicitAutograd")
@@ -103,7 +109,7 @@ def stored_forms(
             )
         if is_matrix(name, tuple(half.shape)):
             forms[name] = stored_form(half, scheme)
-            half = _stored(name, 0, half.shape)
+            half = half.new_zeros(()).expand(half.shape)
         kept[name] = half
     return kept, forms
 
