@@ -203,8 +203,9 @@ class _Suite:
         begun = self._begin(turn)
         try:
             ending = self.device.run(self._job(turn))
-            record = _finish(begun, turn.subject, ending, parse_output(self.device.pull()))
-            record = record.model_copy(update={"after": self.device.state()})
+            # A device that goes away only now has been measured nevertheless.
+            begun = _finish(begun, turn.subject, ending, parse_output(self.device.pull()))
+            record = begun.model_copy(update={"after": self.device.state()})
         except DeviceError as error:
             append(file, _failed(begun, error.kind, error.message))
             raise

@@ -81,6 +81,15 @@ def onnx_library(wanted: Platform, cache: Path | None = None) -> Path:
     return cmake.build(project, tools.settings, cache)
 
 
+def cmake_settings(wanted: Platform) -> tuple[str, ...]:
+    """What CMake is told to build for a platform that is not this one.
+
+    Raises:
+        OnekvError: its compiler is missing.
+    """
+    return _tools(wanted).settings
+
+
 def _tools(wanted: Platform) -> _Tools:
     return _android_tools() if wanted is Platform.ANDROID_ARM64 else _linux_tools(wanted)
 

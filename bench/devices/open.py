@@ -28,6 +28,17 @@ def open_device(name: str) -> Iterator[Device]:
         finally:
             host.close()
         return
+    if kind == DeviceKind.ANDROID:
+        from onekv.bench.devices.adb import Adb, choose_serial
+        from onekv.bench.devices.android import AndroidDevice
+        from onekv.bench.devices.android_programs import phone_programs
+
+        phone = AndroidDevice(Adb(choose_serial(identity or None)), phone_programs)
+        try:
+            yield phone
+        finally:
+            phone.close()
+        return
     raise UsageError(
         f"no device {name!r}", "Choose host, android, android:SERIAL, ios or ios:UDID."
     )
