@@ -92,8 +92,8 @@ class HostDevice:
         return Ending(code, self._death(code, kills))
 
     def pull(self) -> str:
-        """The standard output of the last run."""
-        return self._output.read_text(errors="replace")
+        """The standard output of the last run; nothing before the first."""
+        return self._output.read_text(errors="replace") if self._output.exists() else ""
 
     def stream_read(self, threads: int | None) -> float | None:
         """Ask any of the runners that are in place."""
