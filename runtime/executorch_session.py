@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from executorch.runtime import Runtime
+
+# The documented front of this module imports the whole exporter, which takes seconds.
+from executorch.extension.pybindings import _C
 
 from onekv.errors import BundleError
 from onekv.runtime import executorch_library, kernel_library
@@ -40,7 +42,7 @@ class ExecutorchSession(Counted):
             )
         self._chunk = int(_constant(path, program, "get_max_seq_len"))
         self._forward = _forward(path, program, made_with)
-        planned = self._forward.metadata
+        planned = self._forward.method_meta()
         caches = map(planned.attribute_tensor_meta, range(planned.num_attributes()))
         self._cache_bytes = sum(cache.nbytes() for cache in caches)
         # The runtime keeps the file mapped only as long as its program lives.
@@ -63,7 +65,7 @@ class ExecutorchSession(Counted):
 
     def _call(self, tokens: Sequence[int]) -> Logits:
         ids = torch.tensor([list(tokens)], dtype=torch.int64)
-        (logits,) = self._forward.execute([ids, torch.tensor([self._position])])
+        (logits,) = self._forward([ids, torch.tensor([self._position])])
         self._position += len(tokens)
         rows: Logits = logits[0].float().numpy()
         return rows
@@ -99,7 +101,7 @@ def _load_quantized() -> None:
 
 def _open(path: Path) -> Any:
     try:
-        return Runtime.get().load_program(path)
+        return _C._load_program(str(path))
     except RuntimeError as error:
         raise BundleError(
             f"{path.name} is not a program that ExecuTorch {version('executorch')} reads: {error}",
@@ -108,11 +110,12 @@ def _open(path: Path) -> Any:
 
 
 def _constant(path: Path, program: Any, name: str) -> Any:
-    if name not in program.method_names:
+    methods = map(program.get_method_name, range(program.num_methods()))
+    if name not in methods:
         raise BundleError(
             f"{path.name} has no method {name}", "Only programs that onekv exported can be run."
         )
-    return program.load_method(name).execute([])[0]
+    return program.load_method(name)([])[0]
 
 
 def _forward(path: Path, program: Any, made_with: str) -> Any:

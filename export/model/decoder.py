@@ -37,6 +37,12 @@ def _norm(spec: ModelSpec) -> nn.Module:
     return nn.LayerNorm(spec.hidden_size, spec.norm_eps)
 
 
+def _activation(spec: ModelSpec) -> nn.Module:
+    if spec.activation is Activation.SILU:
+        return nn.SiLU()
+    return nn.GELU(approximate="tanh" if spec.activation is Activation.GELU_TANH else "none")
+
+
 class Rotation(nn.Module):
     """Rotary embedding of queries and keys: a module, so that a target can put its own form."""
 
@@ -90,18 +96,13 @@ class MLP(nn.Module):
         if spec.gated_mlp:
             self.gate_proj = nn.Linear(spec.hidden_size, spec.ffn_size, bias=spec.mlp_bias)
         self.down_proj = nn.Linear(spec.ffn_size, spec.hidden_size, bias=spec.mlp_bias)
-        self.gated, self.activation = spec.gated_mlp, spec.activation
+        self.gated, self.activation = spec.gated_mlp, _activation(spec)
 
     def forward(self, x: Tensor) -> Tensor:
         up = self.up_proj(x)
-        hidden = self._activate(self.gate_proj(x)) * up if self.gated else self._activate(up)
+        hidden = self.activation(self.gate_proj(x)) * up if self.gated else self.activation(up)
         out: Tensor = self.down_proj(hidden)
         return out
-
-    def _activate(self, x: Tensor) -> Tensor:
-        if self.activation is Activation.SILU:
-            return F.silu(x)
-        return F.gelu(x, approximate="tanh" if self.activation is Activation.GELU_TANH else "none")
 
 
 class Layer(nn.Module):

@@ -18,6 +18,7 @@ from executorch.exir import (
 from executorch.exir.passes import MemoryPlanningPass
 from torch import nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule, Node
 
 
 def trace(module: nn.Module, prefill: int) -> ExportedProgram:
@@ -26,12 +27,39 @@ def trace(module: nn.Module, prefill: int) -> ExportedProgram:
     tokens = torch.zeros(1, min(prefill, 3), dtype=torch.int64)
     new = Dim("tokens", min=1, max=prefill)
     with torch.no_grad(), quiet():
-        return torch.export.export(
+        program = torch.export.export(
             module,
             (tokens, torch.zeros(1, dtype=torch.int64)),
             dynamic_shapes=({1: new}, None),
             strict=False,
         )
+    _merge_tables(program.graph_module)
+    _infer_tokens(program.graph_module)
+    return program
+
+
+def _merge_tables(module: GraphModule) -> None:
+    """Keep one of the equal concatenations that every layer makes of the rotary tables."""
+    kept: dict[object, Node] = {}
+    for node in list(module.graph.nodes):
+        if node.target is torch.ops.aten.cat.default:
+            first = kept.setdefault((tuple(node.args[0]), *node.args[1:]), node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                module.graph.erase_node(node)
+    module.recompile()
+
+
+def _infer_tokens(module: GraphModule) -> None:
+    """Write the one free extent of every view as -1, the form that XNNPACK takes."""
+    views = (torch.ops.aten.view.default, torch.ops.aten.reshape.default)
+    for node in module.graph.nodes:
+        if node.target in views:
+            shape = node.meta["val"].shape
+            extents = [extent if isinstance(extent, int) else -1 for extent in shape]
+            if extents.count(-1) <= 1:
+                node.args = (node.args[0], extents)
+    module.recompile()
 
 
 def write_program(program: ExportedProgram, metadata: dict[str, Any], path: Path) -> None:

@@ -9,6 +9,7 @@ from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.executorch.edge import trace, write_program
 from onekv.export.targets.executorch.graph import CachedDecoder, OperatorCaches
 from onekv.export.targets.executorch.metadata import metadata
+from onekv.export.targets.executorch.modules import exchange_modules
 from onekv.export.targets.executorch.rules import prefill_length
 from onekv.runtime.rows import RowFormat
 
@@ -21,6 +22,7 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     prefill = prefill_length(spec, options.context)
     state = {name: tensor.float() for name, tensor in request.load().items()}
     decoder = build_decoder(spec, state, options.context).requires_grad_(False)
+    exchange_modules(decoder)
     caches = OperatorCaches(spec, options.context, RowFormat(options.cache))
     program = trace(CachedDecoder(decoder, caches).eval(), prefill)
     write_program(program, metadata(request, prefill), folder / FILE)
