@@ -10,6 +10,7 @@ from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Asked, ExportOptions, Target, TargetRules
 from onekv.export.targets import target_rules
+from onekv.quantize.numbers import Number
 from onekv.runtime.platforms import Platform
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -24,12 +25,15 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
     """
     asked, rules = asked or Asked(), target_rules(target)
     weights = _choose("weights", target, asked.weights, rules.weights)
-    own = weights if weights in rules.caches else None
+    # Rows of 4 bits cost more quality than weights of 4 bits: they are asked for by name.
+    own = Number.INT8 if weights is Number.INT4 else weights
     return ExportOptions(
         target=target,
         context=_context(spec, rules, asked.context),
         weights=weights,
-        cache=_choose("cache", target, asked.cache or own, rules.caches),
+        cache=_choose(
+            "cache", target, asked.cache or (own if own in rules.caches else None), rules.caches
+        ),
         profile=_choose("profile", target, asked.profile, rules.profiles),
         ops=_choose("ops", target, asked.ops, rules.ops),
         group=asked.group,

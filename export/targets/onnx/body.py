@@ -10,6 +10,8 @@ import onnx
 import onnx.parser
 
 from onekv.export.model.spec import ModelSpec
+from onekv.export.targets.onnx.records import decode_text, encode_text
+from onekv.runtime.rows import RowFormat
 
 DOMAIN = "onekv"
 OPSET = 18
@@ -35,12 +37,12 @@ _POSITIONS = """
 
 # Only the filled rows are read, so that a step costs what the length so far costs.
 _APPEND = """
-    {name}_rows = CastLike ({new}, past_{name})
+{encode}
     {name}_shape = Shape ({name}_rows)
     {name}_slots = Expand (slots, {name}_shape)
     present_{name} = ScatterElements <axis = 2> (past_{name}, {name}_slots, {name}_rows)
     {name}_filled = Slice (present_{name}, zero, end, two)
-    {name} = Cast <to = 1> ({name}_filled)
+{decode}
 """
 
 _GROUP_QUERIES = """
@@ -100,13 +102,22 @@ _SAME_KEYS = """
 """
 
 
+def _append(form: RowFormat, name: str, new: str, dim: int) -> str:
+    """Write rows `new` of `dim` elements as the cache stores them; read `name` back as floats."""
+    encode = f"    {name}_rows = CastLike ({new}, past_{name})"
+    decode = f"    {name} = Cast <to = 1> ({name}_filled)"
+    if form.quantised:
+        encode, decode = encode_text(form, name, new, dim), decode_text(form, name, dim)
+    return _APPEND.format(name=name, encode=encode, decode=decode)
+
+
 def _softmax(window: int) -> str:
     if window:
         return _SOFTMAX.format(seen="_past", window=_WINDOW)
     return _SOFTMAX.format(seen="", window="")
 
 
-def _attend_text(spec: ModelSpec) -> str:
+def _attend_text(spec: ModelSpec, form: RowFormat) -> str:
     """A row's two halves are two tensors; as keys they are also the two halves of RoPE."""
     return (
         f"{_HEADER} Attend <scale, window>"
@@ -117,8 +128,8 @@ def _attend_text(spec: ModelSpec) -> str:
     rows = Transpose <perm = [0, 2, 1, 3]> (c)
     rows_low, rows_high = Split <axis = -1, num_outputs = 2> (rows)
 """
-        + _APPEND.format(name="low", new="rows_low")
-        + _APPEND.format(name="high", new="rows_high")
+        + _append(form, "low", "rows_low", spec.head_dim // 2)
+        + _append(form, "high", "rows_high", spec.head_dim // 2)
         + (_SAME_KEYS if spec.rope is None else _ROTATE_KEYS)
         + _GROUP_QUERIES.format(like="rows")
         + """
@@ -140,7 +151,7 @@ def _attend_text(spec: ModelSpec) -> str:
     )
 
 
-def _attend_kv_text(spec: ModelSpec) -> str:
+def _attend_kv_text(spec: ModelSpec, form: RowFormat) -> str:
     return (
         f"{_HEADER} AttendKV <scale, window>"
         " (q, k, v, past_keys, past_values, pos) => (out, present_keys, present_values) {"
@@ -149,8 +160,8 @@ def _attend_kv_text(spec: ModelSpec) -> str:
     new_keys = Transpose <perm = [0, 2, 1, 3]> (k)
     new_values = Transpose <perm = [0, 2, 1, 3]> (v)
 """
-        + _APPEND.format(name="keys", new="new_keys")
-        + _APPEND.format(name="values", new="new_values")
+        + _append(form, "keys", "new_keys", spec.head_dim)
+        + _append(form, "values", "new_values", spec.head_dim)
         + _GROUP_QUERIES.format(like="new_keys")
         + """
     keys_turned = Transpose <perm = [0, 1, 3, 2]> (keys)
@@ -165,13 +176,14 @@ def _attend_kv_text(spec: ModelSpec) -> str:
     )
 
 
-def operator_function(spec: ModelSpec) -> onnx.FunctionProto:
-    """The function that stands for the attention nodes of `spec`'s graph.
+def operator_function(spec: ModelSpec, form: RowFormat = RowFormat.FP32) -> onnx.FunctionProto:
+    """The function that stands for the attention nodes of `spec`'s graph over rows of `form`.
 
     `Attend`: q [B, S, Hq, D], c [B, S, Hkv, D], past_low and past_high [B, Hkv, L, D/2] (the
     halves of the rows), pos int64 [1], cos and sin [T, D/2]; gives out [B, S, Hq, D] and the
     halves with the new rows in. `AttendKV`: the same for keys and values [B, Hkv, L, D].
+    Quantised rows are records of bytes in place of D/2 or D elements.
     Rows beyond L make ONNX Runtime's scatter fail with an index error.
     """
-    text = _attend_text(spec) if spec.sharing.one_tensor else _attend_kv_text(spec)
-    return onnx.parser.parse_function(text)
+    write = _attend_text if spec.sharing.one_tensor else _attend_kv_text
+    return onnx.parser.parse_function(write(spec, form))

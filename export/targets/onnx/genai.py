@@ -8,6 +8,7 @@ from pathlib import Path
 from onekv.export.targets import LowerRequest
 from onekv.export.targets.onnx.libraries import library_name
 from onekv.export.targets.onnx.trace import cache_width
+from onekv.runtime.rows import RowFormat
 
 
 def write_genai_config(request: LowerRequest, folder: Path, file: str) -> None:
@@ -32,7 +33,7 @@ def write_genai_config(request: LowerRequest, folder: Path, file: str) -> None:
                 "filename": file,
                 "session_options": _session_options(request, folder),
                 "hidden_size": spec.hidden_size,
-                "head_size": cache_width(spec),
+                "head_size": cache_width(spec, RowFormat(request.options.cache)),
                 "num_attention_heads": spec.heads,
                 "num_key_value_heads": spec.kv_heads,
                 "num_hidden_layers": spec.layers,

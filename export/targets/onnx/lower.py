@@ -16,12 +16,17 @@ from onekv.export.targets.onnx.libraries import ship_libraries
 from onekv.export.targets.onnx.trace import trace
 from onekv.export.targets.onnx.weights import attach, release, save, simplify
 from onekv.quantize.numbers import Number
+from onekv.runtime.rows import RowFormat
 
 FILE = "model.onnx"
 
-TORCH_TYPES = {Number.FP32: torch.float32, Number.FP16: torch.float16}
 # Of activations, and of the weights that stay floats: integers are multiplied with float32.
-_FLOATS = {**TORCH_TYPES, Number.INT8: torch.float32, Number.INT4: torch.float32}
+_FLOATS = {
+    Number.FP32: torch.float32,
+    Number.FP16: torch.float16,
+    Number.INT8: torch.float32,
+    Number.INT4: torch.float32,
+}
 
 
 def lower(request: LowerRequest, folder: Path, progress: Progress | None = None) -> str:
@@ -31,7 +36,7 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     """
     spec, options = request.spec, request.options
     weights = _FLOATS[options.weights]
-    model = trace(spec, options.context, weights, TORCH_TYPES[options.cache])
+    model = trace(spec, options.context, weights, RowFormat(options.cache))
     simplify(model)
     _add_operator(model, request)
     tensors = dict(request.load())
@@ -49,6 +54,7 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
 
 
 def _add_operator(model: ir.Model, request: LowerRequest) -> None:
-    function = ir.serde.deserialize_function(operator_function(request.spec))
+    form = RowFormat(request.options.cache)
+    function = ir.serde.deserialize_function(operator_function(request.spec, form))
     model.functions[function.identifier()] = function
     model.opset_imports[DOMAIN] = 1

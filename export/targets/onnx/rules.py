@@ -15,7 +15,7 @@ _BLOCKS = (16, 32, 64, 128, 256)
 
 RULES = TargetRules(
     weights=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
-    caches=(Number.FP32, Number.FP16),
+    caches=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
     integers=IntegerRules(
         groups={Number.INT8: _BLOCKS, Number.INT4: _BLOCKS}, column_multiple=_BLOCKS[0]
     ),

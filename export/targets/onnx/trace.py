@@ -17,6 +17,7 @@ from onekv.export.model.cache import Step
 from onekv.export.model.decoder import Decoder
 from onekv.export.model.spec import ModelSpec
 from onekv.export.targets.onnx.body import DOMAIN, OPSET
+from onekv.runtime.rows import RowFormat
 
 PREFIX = "decoder."
 
@@ -69,12 +70,12 @@ def half_names(stem: str, layers: int) -> list[str]:
     return [f"{stem}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
 
 
-def cache_width(spec: ModelSpec) -> int:
-    """Elements along the last axis of each cache tensor: half a row, or a whole key or value."""
-    return spec.head_dim // 2 if spec.sharing.one_tensor else spec.head_dim
+def cache_width(spec: ModelSpec, form: RowFormat) -> int:
+    """Extent of the last axis of each cache tensor: half a row, or a whole key or value."""
+    return form.last_dim(spec.head_dim // 2 if spec.sharing.one_tensor else spec.head_dim)
 
 
-def trace(spec: ModelSpec, context: int, weights: torch.dtype, cache: torch.dtype) -> ir.Model:
+def trace(spec: ModelSpec, context: int, weights: torch.dtype, cache: RowFormat) -> ir.Model:
     """The graph of `spec` for up to `context` positions, with initializers that hold no data.
 
     Inputs: input_ids and position_ids int64 [1, S] and, per layer, two tensors
@@ -84,9 +85,10 @@ def trace(spec: ModelSpec, context: int, weights: torch.dtype, cache: torch.dtyp
     with FakeTensorMode():
         with _default_dtype(weights):
             graph = _Graph(Decoder(spec, context)).eval()
-        shape = (1, spec.kv_heads, 128, cache_width(spec))
+        shape = (1, spec.kv_heads, 128, cache_width(spec, cache))
+        kind = getattr(torch, cache.torch_dtype)
         past = [
-            (torch.zeros(shape, dtype=cache), torch.zeros(shape, dtype=cache))
+            (torch.zeros(shape, dtype=kind), torch.zeros(shape, dtype=kind))
             for _ in range(spec.layers)
         ]
         # Any length but 0, 1 and 128, which torch.export would take for constants.
