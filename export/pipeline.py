@@ -99,6 +99,7 @@ def run_export(
         if plan.tokenizer_dir is not None:
             copy_tokenizer(plan.tokenizer_dir, partial)
         quantised = _quantise(plan, reporter)
+        drop_pages(plan.checkpoint.files)
         golden = _source_run(plan, quantised, reporter)
         drop_pages(plan.checkpoint.files)
         entry = _lower(plan, quantised, partial, reporter)
@@ -146,6 +147,7 @@ def _lower(plan: ExportPlan, quantised: Quantised, folder: Path, reporter: Repor
         checkpoint.eos_token_ids,
         checkpoint.bos_token_id,
         quantised,
+        lambda: drop_pages(checkpoint.files),
     )
     with reporter.stage(f"lower to {options.target}") as progress:
         return lower(request, folder, progress)

@@ -10,6 +10,7 @@ from onekv.export.bundle import file_hash
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.options import ExportOptions
 from onekv.export.plan import integer_rules, plan_weights_of
+from onekv.export.resident import drop_pages
 from onekv.export.targets import Progress, lowering, target_rules
 from onekv.quantize.numbers import ROUNDED
 from onekv.runtime.rows import RowFormat
@@ -51,7 +52,10 @@ def parity_session(checkpoint: Checkpoint, options: ExportOptions, quantised: Qu
     """
     state = dict(checkpoint.load())
     if options.weights in ROUNDED and integer_rules(options).own_tool:
-        state = lowering(options.target).stored_weights(state, options)
+        stored_weight = lowering(options.target).stored_weight
+        for name in state:
+            state[name] = stored_weight(name, state[name], options)
+            drop_pages(checkpoint.files)
     state |= {name: weight.dequantise() for name, weight in quantised.items()}
     form, parts = RowFormat.FP32, 1
     if options.cache in ROUNDED:

@@ -32,7 +32,8 @@ class LowerRequest:
     """What a target is given.
 
     `load` maps the float weights, named as in `Decoder`, when called. `quantised` holds those
-    of them that are to be stored as integers, by the same names.
+    of them that are to be stored as integers, by the same names. `release` gives back the memory
+    of what was read, which is read again when it is touched.
     """
 
     spec: ModelSpec
@@ -41,6 +42,7 @@ class LowerRequest:
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     quantised: Mapping[str, QuantisedWeight] = field(default_factory=dict)
+    release: Callable[[], None] = lambda: None
 
 
 def target_rules(target: Target) -> TargetRules:

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onekv.export.model.decoder import Decoder, RMSNorm
-from onekv.export.targets.coreml.options import NPU_LARGEST
-from onekv.export.targets.coreml.rounding import PALETTE_ROWS
+from onekv.export.targets.coreml.options import head_parts
 from onekv.export.targets.coreml.states import StateCache, StatefulDecoder
 from onekv.export.targets.coreml.stored import StoredLinear, StoredMatrix
 
@@ -100,16 +99,6 @@ class ChannelsFirstDecoder(StatefulDecoder):
         return tuple(to_rows(F.conv2d(hidden, self.head.convolution(*part))) for part in parts)
 
 
-def head_parts(vocab_size: int) -> list[tuple[int, int]]:
-    """First row and rows of each output of logits, so that each fits the Neural Engine.
-
-    All but the last end where a palette ends.
-    """
-    count = -(-vocab_size // NPU_LARGEST)
-    width = PALETTE_ROWS * -(-vocab_size // (PALETTE_ROWS * count))
-    return [(first, min(width, vocab_size - first)) for first in range(0, vocab_size, width)]
-
-
 def _exchange(decoder: Decoder) -> None:
     _replace(decoder, "embed_tokens", ChannelEmbedding)
     _replace(decoder, "embed_positions", ChannelEmbedding)
@@ -121,7 +110,7 @@ def _exchange(decoder: Decoder) -> None:
         for name in ("q_proj", "k_proj", "v_proj"):
             _replace(attention, name, partial(ChannelLinear, rows_out=True))
         _replace(attention, "o_proj", partial(ChannelLinear, rows_in=True))
-        for name, _ in list(mlp.named_children()):
+        for name in ("gate_proj", "up_proj", "down_proj"):
             _replace(mlp, name, ChannelLinear)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -12,7 +11,7 @@ import onekv
 from onekv.export.options import ExportOptions
 from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.coreml.quiet import quiet
-from onekv.export.targets.coreml.rounding import is_matrix, stored_form
+from onekv.export.targets.coreml.rounding import is_matrix, own_rounding
 from onekv.export.targets.coreml.rules import coreml_options
 
 
@@ -28,8 +27,7 @@ def lower(request: LowerRequest, folder: Path, progress: Progress) -> str:
         from onekv.export.targets.coreml.package import write_package
 
     options = coreml_options(request.options)
-    result = write_package(request.spec, request.load, options, folder, metadata(request), progress)
-    return result.path.name
+    return write_package(request, options, folder, metadata(request), progress).name
 
 
 def metadata(request: LowerRequest) -> dict[str, str]:
@@ -46,16 +44,12 @@ def metadata(request: LowerRequest) -> dict[str, str]:
     }
 
 
-def stored_weights(state: Mapping[str, Tensor], options: ExportOptions) -> dict[str, Tensor]:
-    """The weights that the package holds, unpacked to float32: what its error is measured against.
+def stored_weight(name: str, tensor: Tensor, options: ExportOptions) -> Tensor:
+    """A weight as the package holds it, unpacked to float32: what its error is measured against.
 
     Rounding to integers is a choice with a cost of its own; this leaves it out, so that parity
     tells whether the file computes the model that it stores.
     """
-    scheme = coreml_options(options).scheme
-    stored = {}
-    for name, tensor in state.items():
-        half = tensor.half()
-        matrix = is_matrix(name, half.shape)
-        stored[name] = stored_form(half, scheme).unpacked() if matrix else half.float()
-    return stored
+    half = tensor.half()
+    rounded = own_rounding(half, options.weights) if is_matrix(name, half.shape) else None
+    return half.float() if rounded is None else rounded.dequantise()

@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
 from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Profile
-
-
-class Weights(enum.StrEnum):
-    """How linear weights and token embeddings are stored; all else is fp16."""
-
-    FP16 = "fp16"
-    INT8 = "int8"
-    INT4 = "int4"
-
-
-class Int4(enum.StrEnum):
-    """The two forms of 4-bit weights that Core ML knows."""
-
-    BLOCK = "block"
-    PALETTE = "palette"
+from onekv.quantize.numbers import Number
 
 
 @dataclass(frozen=True)
 class CoreMLOptions:
-    """`context` is the length of the state; `prefill` the tokens that one prefill call takes.
-
-    `int4` None chooses the form that the profile runs: blocks on the GPU, palettes on the
-    Neural Engine.
-    """
+    """`context` is the length of the state; `prefill` the tokens that one prefill call takes."""
 
     context: int
     profile: Profile = Profile.GPU
-    weights: Weights = Weights.FP16
+    weights: Number = Number.FP16
     prefill: int = 64
     deployment_target: str = "iOS18"
-    int4: Int4 | None = None
 
-    @property
-    def int4_form(self) -> Int4:
-        """The 4-bit form in use."""
-        return self.int4 or (Int4.BLOCK if self.profile is Profile.GPU else Int4.PALETTE)
-
-    @property
-    def scheme(self) -> str:
-        """How matrices are stored: fp16, int8, or the 4-bit form."""
-        return str(self.int4_form if self.weights is Weights.INT4 else self.weights)
+    def logits(self, spec: ModelSpec) -> list[str]:
+        """The outputs that, side by side, are the logits [1, S, vocab]."""
+        parts = len(head_parts(spec.vocab_size)) if self.profile is Profile.NPU else 1
+        return ["logits"] if parts == 1 else [f"logits_{part}" for part in range(parts)]
 
 
 MULTIPLE = 32
@@ -57,11 +32,24 @@ MULTIPLE = 32
 NPU_LARGEST = 16_384
 """The largest size of one dimension of a tensor on the Neural Engine."""
 
+PALETTE_ROWS = 16
+"""Rows of a matrix that share a palette of 16 values."""
+
 DEPLOYMENT_TARGETS = ("iOS18", "iOS26")
 """Those that have states, several functions and 4-bit blocks."""
 
 FALLBACK_BYTES = 1_000_000_000
 """Above about this size devices run a package on another unit without saying so."""
+
+
+def head_parts(vocab_size: int) -> list[tuple[int, int]]:
+    """First row and rows of each output of logits, so that each fits the Neural Engine.
+
+    All but the last end where a palette ends.
+    """
+    count = -(-vocab_size // NPU_LARGEST)
+    width = PALETTE_ROWS * -(-vocab_size // (PALETTE_ROWS * count))
+    return [(first, min(width, vocab_size - first)) for first in range(0, vocab_size, width)]
 
 
 def check_options(spec: ModelSpec, options: CoreMLOptions) -> None:
@@ -123,9 +111,3 @@ def _check_neural_engine(spec: ModelSpec, options: CoreMLOptions) -> None:
                 f"{name} {getattr(spec, name)}: the Neural Engine holds up to {NPU_LARGEST}",
                 "Use --profile gpu for this model.",
             )
-    if options.int4 is Int4.BLOCK and options.weights is Weights.INT4:
-        raise UsageError(
-            "int4 in blocks is a format of the GPU: the Neural Engine would unpack the weights "
-            "to fp16, which takes four times the memory",
-            "Leave the form out (the npu profile takes 4-bit palettes), or use --profile gpu.",
-        )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,11 @@ from torch import Tensor
 from onekv.errors import OnekvError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Profile
-from onekv.export.targets import Progress
+from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.coreml import functions, operators, stored, weights
-from onekv.export.targets.coreml.channels_first import ChannelsFirstDecoder, head_parts
+from onekv.export.targets.coreml.channels_first import ChannelsFirstDecoder
 from onekv.export.targets.coreml.functions import temporary_files_in
-from onekv.export.targets.coreml.options import (
-    FALLBACK_BYTES,
-    CoreMLOptions,
-    check_options,
-)
+from onekv.export.targets.coreml.options import CoreMLOptions, check_options
 from onekv.export.targets.coreml.quiet import quiet
 from onekv.export.targets.coreml.states import (
     StatefulDecoder,
@@ -35,6 +31,7 @@ from onekv.export.targets.coreml.states import (
     widen_norms,
 )
 from onekv.export.targets.coreml.versions import check_versions
+from onekv.quantize.numbers import Number
 from onekv.runtime.mil import read_package
 from onekv.runtime.mil.summary import summarise
 
@@ -42,32 +39,21 @@ PACKAGE = "model.mlpackage"
 PREFILL, DECODE = "prefill", "decode"
 
 
-@dataclass(frozen=True)
-class LoweredPackage:
-    """The package that was written, and what its user should be told."""
-
-    path: Path
-    size: int
-    notes: tuple[str, ...]
-
-
 def write_package(
-    spec: ModelSpec,
-    load_state: Callable[[], Mapping[str, Tensor]],
+    request: LowerRequest,
     options: CoreMLOptions,
     folder: Path,
-    metadata: Mapping[str, str] | None = None,
-    progress: Progress = lambda done, total: None,
-) -> LoweredPackage:
+    metadata: Mapping[str, str],
+    progress: Progress,
+) -> Path:
     """Write `model.mlpackage` into an existing folder.
 
     Args:
-        spec: the model.
-        load_state: gives the state dict of a `Decoder`, in any float type.
-        options: see `CoreMLOptions`.
+        request: the model and its weights.
+        options: the target's own form of the request's options.
         folder: where the package goes.
         metadata: the `userDefined` metadata of the package.
-        progress: told of the two conversions and the merge.
+        progress: told of the two conversions and the package.
 
     Raises:
         UsageError: the device cannot hold what was asked for.
@@ -75,24 +61,27 @@ def write_package(
             fp16 cannot hold.
     """
     check_versions()
-    check_options(spec, options)
-    kept, forms = stored.stored_forms(load_state(), options.scheme)
-    model = _stateful_model(spec, kept, options)
+    check_options(request.spec, options)
+    # Matrices that nobody rounded before are rounded here for the Neural Engine alone.
+    rounding = options.weights if options.profile is Profile.NPU else Number.FP16
+    kept, forms = stored.stored_forms(request, rounding)
+    model = _stateful_model(request.spec, kept, options)
     with tempfile.TemporaryDirectory(dir=folder) as scratch, temporary_files_in(Path(scratch)):
         programs = {}
         for name, new in ((PREFILL, options.prefill), (DECODE, 1)):
             with weights.matrices(forms):
-                programs[name] = _convert(model, spec, options, new)
+                programs[name] = _convert(model, request.spec, options, new)
             progress(len(programs), 3)
         package = Path(scratch) / PACKAGE
         functions.save(programs, DECODE, ct.target[options.deployment_target], package)
-        set_metadata(package, metadata or {})
+        set_metadata(package, metadata)
         check_package(package)
-        target = folder / PACKAGE
-        shutil.move(package, target)
+        shutil.move(package, folder / PACKAGE)
         progress(3, 3)
-    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-    return LoweredPackage(target, size, _notes(spec, options, size))
+    del programs
+    # Programs have cycles: without this the weights stay for the stages that follow.
+    gc.collect()
+    return folder / PACKAGE
 
 
 def _stateful_model(
@@ -121,7 +110,7 @@ def _convert(model: StatefulDecoder, spec: ModelSpec, options: CoreMLOptions, ne
                 ct.TensorType(name="tokens", shape=(1, new), dtype=np.int32),
                 ct.TensorType(name="pos", shape=(1,), dtype=np.int32),
             ],
-            outputs=[ct.TensorType(name=n, dtype=np.float16) for n in logits_names(spec, options)],
+            outputs=[ct.TensorType(name=n, dtype=np.float16) for n in options.logits(spec)],
             states=[
                 ct.StateType(ct.TensorType(shape=shape, dtype=np.float16), name=name)
                 for name in state_names(spec)
@@ -132,12 +121,6 @@ def _convert(model: StatefulDecoder, spec: ModelSpec, options: CoreMLOptions, ne
             compute_precision=ct.precision.FLOAT32,
             pass_pipeline=functions.passes(),
         )
-
-
-def logits_names(spec: ModelSpec, options: CoreMLOptions) -> list[str]:
-    """The outputs that, side by side, are the logits [1, S, vocab]."""
-    parts = len(head_parts(spec.vocab_size)) if options.profile is Profile.NPU else 1
-    return ["logits"] if parts == 1 else [f"logits_{part}" for part in range(parts)]
 
 
 def set_metadata(package: Path, metadata: Mapping[str, str]) -> None:
@@ -167,19 +150,3 @@ def check_package(path: Path) -> None:
                 f"function {function.name!r} has open dimensions: {', '.join(function.dynamic)}",
                 "Please report the model: every shape of an export is to be known.",
             )
-
-
-def _notes(spec: ModelSpec, options: CoreMLOptions, size: int) -> tuple[str, ...]:
-    notes = []
-    if size > FALLBACK_BYTES:
-        notes.append(
-            f"The package takes {size / 1e9:.2f} GB. Above about 1 GB devices run it on the GPU "
-            "or CPU without saying so: choose smaller weights, or measure before you ship."
-        )
-    names = logits_names(spec, options)
-    if len(names) > 1:
-        notes.append(
-            f"A vocabulary of {spec.vocab_size} is wider than the Neural Engine's tensors: the "
-            f"logits come in {len(names)} outputs, to be joined in order."
-        )
-    return tuple(notes)

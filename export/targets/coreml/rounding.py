@@ -1,6 +1,6 @@
-"""Weights rounded to what Core ML unpacks: integers with scales, or indices into palettes.
+"""The forms in which Core ML holds a matrix: floats, integers with scales, or palettes.
 
-Every function takes a matrix float [out, in] and gives numpy arrays; none needs coremltools.
+None of this needs coremltools.
 """
 
 from __future__ import annotations
@@ -13,20 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from onekv.export.targets.coreml.options import Int4, Weights
-
-BLOCK = 32
-"""Inputs that share a scale in int4 blocks."""
-
-PALETTE_ROWS = 16
-"""Outputs that share a palette."""
-
-SMALLEST = 2048
-"""Matrices with fewer elements stay fp16."""
+from onekv.export.targets.coreml.options import PALETTE_ROWS
+from onekv.quantize.numbers import Number
+from onekv.quantize.plan import SMALLEST
+from onekv.quantize.weights import QuantisedWeight, quantise
 
 _ITERATIONS = 30
-_CHUNK = 1 << 22
-"""Elements that are rounded at a time, so that no float copy of a whole matrix is made."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +26,6 @@ class Dense:
     """The weight itself: fp16 [out, in]."""
 
     value: NDArray[np.float16]
-
-    def unpacked(self) -> Tensor:
-        """The matrix that a device computes with, float32."""
-        return torch.from_numpy(self.value).float()
 
     def rows(self, first: int, count: int) -> Dense:
         """Some of the outputs."""
@@ -57,12 +45,6 @@ class Scaled:
         chosen = slice(first, first + count)
         return Scaled(self.data[chosen], self.scale[chosen], self.bits)
 
-    def unpacked(self) -> Tensor:
-        """The matrix that a device computes with, float32 with the values of fp16."""
-        data, scale = torch.from_numpy(self.data).float(), torch.from_numpy(self.scale).float()
-        blocks = data.reshape(len(data), scale.shape[1], -1) * scale.unsqueeze(-1)
-        return blocks.reshape(data.shape).half().float()
-
 
 @dataclass(frozen=True)
 class Palette:
@@ -77,51 +59,37 @@ class Palette:
         tables = slice(first // each, (first + count) // each)
         return Palette(self.index[first : first + count], self.table[tables])
 
-    def unpacked(self) -> Tensor:
+    def dequantise(self) -> Tensor:
         """The matrix that a device computes with, float32."""
-        rows = len(self.index) // len(self.table)
         index = torch.from_numpy(self.index).long().reshape(len(self.table), -1)
         table = torch.from_numpy(self.table).float()
-        return table.gather(1, index).reshape(rows * len(table), -1)
+        return table.gather(1, index).reshape(self.index.shape)
 
 
 Form = Dense | Scaled | Palette
 
 
-def stored_form(matrix: Tensor, scheme: str) -> Form:
-    """The form of an fp16 matrix under a scheme: fp16, int8, or int4 as `block` or `palette`.
-
-    A matrix whose shape the scheme's groups do not divide gets a scale per row.
-    """
-    if scheme == Weights.FP16 or matrix.numel() < SMALLEST:
-        return Dense(matrix.numpy())
-    if scheme == Int4.PALETTE and matrix.shape[0] % PALETTE_ROWS == 0:
-        return palette(matrix)
-    blocked = scheme == Int4.BLOCK and matrix.shape[1] % BLOCK == 0
-    return scaled(matrix, 8 if scheme == Weights.INT8 else 4, BLOCK if blocked else None)
-
-
 def is_matrix(name: str, shape: Sequence[int]) -> bool:
-    """Whether a parameter of a `Decoder` takes the form of the scheme; positions do not."""
+    """Whether a parameter of a `Decoder` is a matrix of its own: all but learned positions."""
     return len(shape) == 2 and "embed_positions" not in name
 
 
-def scaled(weight: Tensor, bits: int, block: int | None) -> Scaled:
-    """Symmetric rounding to nearest with one scale per `block` inputs, or per row."""
-    width = weight.shape[1]
-    parts = [_scaled(part, bits, block or width) for part in weight.split(-(-_CHUNK // width))]
-    data, scale = (torch.cat(tensors).numpy() for tensors in zip(*parts, strict=True))
-    return Scaled(data, scale, bits)
+def scaled(weight: QuantisedWeight) -> Scaled:
+    """Rounded weights as Core ML holds them; float16 holds their scales exactly."""
+    bits = 8 if weight.number is Number.INT8 else 4
+    return Scaled(weight.values.numpy(), weight.scales.half().numpy(), bits)
 
 
-def _scaled(weight: Tensor, bits: int, block: int) -> tuple[Tensor, Tensor]:
-    largest = 2 ** (bits - 1) - 1
-    blocks = weight.float().reshape(len(weight), -1, block)
-    scale = (blocks.abs().amax(dim=-1, keepdim=True) / largest).half()
-    # A block of zeros, or one whose scale fp16 cannot hold, becomes zeros.
-    data = torch.where(scale > 0, blocks / scale.float().clamp(min=1e-30), 0)
-    data = data.round_().clamp_(-largest, largest).to(torch.int8)
-    return data.reshape(weight.shape), scale.squeeze(-1)
+def own_rounding(weight: Tensor, number: Number) -> QuantisedWeight | Palette | None:
+    """A matrix for the Neural Engine: int8 with a scale per row, or 4-bit palettes.
+
+    Rows that palettes do not divide get a scale each; None for what stays a float.
+    """
+    if number is Number.FP16 or weight.numel() < SMALLEST:
+        return None
+    if number is Number.INT4 and len(weight) % PALETTE_ROWS == 0:
+        return palette(weight)
+    return quantise(weight, number, weight.shape[1])
 
 
 def palette(weight: Tensor, rows: int = PALETTE_ROWS) -> Palette:
@@ -130,11 +98,11 @@ def palette(weight: Tensor, rows: int = PALETTE_ROWS) -> Palette:
     Values are sorted once; a cluster is then a range of them, whose sum comes from prefix
     sums. That takes seconds where a general k-means takes minutes.
     """
-    groups = weight.reshape(weight.shape[0] // rows, -1)
+    groups = weight.reshape(len(weight) // rows, -1)
     index = torch.empty(groups.shape, dtype=torch.uint8)
     table = torch.empty(len(groups), 16)
-    for number, half in enumerate(groups):
-        values = half.float()
+    for number, group in enumerate(groups):
+        values = group.float()
         table[number] = _lloyd(values.sort().values)
         table[number] = table[number].half().float().sort().values
         edges = (table[number, 1:] + table[number, :-1]) / 2

@@ -7,7 +7,7 @@ A tracer and a converter copy what a program holds several times. Here the trace
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from onekv.errors import OnekvError
 from onekv.export.model.decoder import Decoder, build_decoder
 from onekv.export.model.spec import ModelSpec
-from onekv.export.targets.coreml.rounding import Form, is_matrix, stored_form
+from onekv.export.targets import LowerRequest
+from onekv.export.targets.coreml.rounding import (
+    Dense,
+    Form,
+    Palette,
+    is_matrix,
+    own_rounding,
+    scaled,
+)
+from onekv.quantize.numbers import Number
 
 _library = torch.library.Library("onekv_coreml", "FRAGMENT")
 _library.define("stored(str name, int first, int[] shape) -> Tensor")
@@ -89,29 +98,49 @@ class StoredEmbedding(nn.Module):
 
 
 def stored_forms(
-    state: Mapping[str, Tensor], scheme: str
+    request: LowerRequest, rounding: Number
 ) -> tuple[dict[str, Tensor], dict[str, Form]]:
-    """A decoder's state in fp16 and the matrices that it names.
+    """A decoder's state in fp16, and its matrices in the forms that the package stores.
 
-    Matrices are rounded one after the other and replaced by zeros that take no memory; a state
-    whose tensors nobody else holds is freed on the way.
+    `rounding` is the format of matrices that were not rounded before. In the state matrices
+    become zeros that take no memory. One is read after the other, and the last is let go.
 
     Raises:
         OnekvError: a weight that fp16 cannot hold.
     """
-    state, kept, forms = dict(state), {}, {}
+    state = dict(request.load())
+    kept: dict[str, Tensor] = {}
+    forms: dict[str, Form] = {}
     for name in list(state):
-        half = state.pop(name).half()
-        if not half.isfinite().all():
-            raise OnekvError(
-                f"{name} has values that fp16 cannot hold, and Core ML computes in fp16",
-                "Check the checkpoint for overflows, or export to another runtime.",
-            )
-        if is_matrix(name, tuple(half.shape)):
-            forms[name] = stored_form(half, scheme)
-            half = half.new_zeros(()).expand(half.shape)
-        kept[name] = half
+        tensor = state.pop(name)
+        if name in request.quantised:
+            forms[name] = scaled(request.quantised[name])
+        else:
+            tensor = _half(name, tensor)
+            if is_matrix(name, tensor.shape):
+                forms[name] = _form(tensor, rounding)
+        if name in forms:
+            tensor = torch.zeros((), dtype=torch.half).expand(tensor.shape)
+        kept[name] = tensor
+        request.release()
     return kept, forms
+
+
+def _form(matrix: Tensor, rounding: Number) -> Form:
+    rounded = own_rounding(matrix, rounding)
+    if rounded is None:
+        return Dense(matrix.numpy())
+    return rounded if isinstance(rounded, Palette) else scaled(rounded)
+
+
+def _half(name: str, tensor: Tensor) -> Tensor:
+    half = tensor.half()
+    if not half.isfinite().all():
+        raise OnekvError(
+            f"{name} has values that fp16 cannot hold, and Core ML computes in fp16",
+            "Check the checkpoint for overflows, or export to another runtime.",
+        )
+    return half
 
 
 def stored_decoder(spec: ModelSpec, kept: dict[str, Tensor], context: int) -> Decoder:

@@ -10,8 +10,10 @@ import pytest
 
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import ExportOptions, Profile, Target
+from onekv.export.plan import integer_rules, plan_weights_of
 from onekv.export.targets import LowerRequest
 from onekv.quantize.numbers import Number
+from onekv.quantize.weights import QuantisedWeight, quantise_weights
 from tests.specs import tiny_decoder
 
 CONTEXT = 32
@@ -38,11 +40,20 @@ def options(weights: Number = Number.FP16, profile: Profile = Profile.GPU) -> Ex
     return ExportOptions(Target.COREML, CONTEXT, weights, Number.FP16, profile)
 
 
+def quantised(spec: ModelSpec, chosen: ExportOptions) -> dict[str, QuantisedWeight]:
+    """The matrices of the seeded model of `spec` that the pipeline rounds."""
+    if integer_rules(chosen).own_tool:
+        return {}
+    plan = plan_weights_of(spec, chosen)
+    return quantise_weights(tiny_decoder(spec).state_dict(), plan, lambda done, total: None)
+
+
 def lower_tiny(folder: Path, spec: ModelSpec, chosen: ExportOptions) -> Path:
     """The seeded model of `spec` as a package in `folder`."""
     from onekv.export.targets.coreml.lower import lower
 
-    request = LowerRequest(spec, chosen, tiny_decoder(spec).state_dict, (1,), None)
+    weights = tiny_decoder(spec).state_dict
+    request = LowerRequest(spec, chosen, weights, (1,), None, quantised(spec, chosen))
     return folder / lower(request, folder, lambda done, total: None)
 
 

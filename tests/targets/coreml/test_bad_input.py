@@ -16,8 +16,9 @@ import pytest
 from onekv.errors import BundleError, OnekvError, UsageError
 from onekv.export.options import Asked, Profile, Target
 from onekv.export.resolve import resolve_options
-from onekv.export.targets.coreml.options import CoreMLOptions, Int4, Weights, check_options
+from onekv.export.targets.coreml.options import CoreMLOptions, check_options
 from onekv.export.targets.coreml.package import check_package
+from onekv.export.targets.coreml.rules import check
 from onekv.export.targets.coreml.versions import check_versions
 from onekv.quantize.numbers import Number
 from onekv.runtime.mil import Evaluator, read_package
@@ -49,11 +50,6 @@ REFUSED = {
         CoreMLOptions(64, Profile.NPU),
         "--profile gpu",
     ),
-    "int4 blocks on the Neural Engine": (
-        SPEC,
-        CoreMLOptions(64, Profile.NPU, Weights.INT4, int4=Int4.BLOCK),
-        "4-bit palettes",
-    ),
     "an old deployment target": (SPEC, CoreMLOptions(64, deployment_target="iOS17"), "iOS18"),
     "a prefill wider than the context": (SPEC, CoreMLOptions(32, prefill=64), "from 1 to 32"),
 }
@@ -63,6 +59,13 @@ REFUSED = {
 def test_what_a_device_cannot_hold_is_refused(spec: Any, chosen: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         check_options(spec, chosen)
+
+
+def test_int4_in_blocks_on_the_neural_engine_is_explained() -> None:
+    asked = Asked(64, Number.INT4, profile=Profile.NPU, group=32)
+    with pytest.raises(UsageError, match="four times the memory") as refused:
+        check(SPEC, resolve_options(SPEC, Target.COREML, asked))
+    assert "4-bit palettes" in refused.value.fix
 
 
 def test_number_formats_that_core_ml_lacks_are_refused() -> None:

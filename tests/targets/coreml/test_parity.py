@@ -16,8 +16,9 @@ from onekv.export.model.decoder import build_decoder
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec, Sharing
 from onekv.export.options import ExportOptions, Profile
+from onekv.export.plan import integer_rules
 from onekv.export.targets.coreml import operators
-from onekv.export.targets.coreml.lower import stored_weights
+from onekv.export.targets.coreml.lower import stored_weight
 from onekv.export.verify import check_parity, golden_run
 from onekv.quantize.numbers import Number
 from onekv.runtime.coreml_session import evaluated
@@ -25,7 +26,7 @@ from onekv.runtime.mil import Precision, read_package
 from onekv.runtime.mil.summary import summarise
 from onekv.runtime.sessions import ContextFullError
 from tests.specs import LLAMA, PAPER, llama_spec, tiny_decoder, token_ids
-from tests.targets.coreml.conftest import CONTEXT, Lowered, lower_tiny, options
+from tests.targets.coreml.conftest import CONTEXT, Lowered, lower_tiny, options, quantised
 
 ROPE = LLAMA["llama Q-GQA-2"]
 # Rows of the Neural Engine's states are multiples of 32 wide.
@@ -46,7 +47,11 @@ FORMS = {
 
 
 def parity(package: Path, spec: ModelSpec, chosen: ExportOptions) -> Parity:
-    state = stored_weights(tiny_decoder(spec).state_dict(), chosen)
+    state = tiny_decoder(spec).state_dict()
+    for name, weight in quantised(spec, chosen).items():
+        state[name] = weight.dequantise()
+    if integer_rules(chosen).own_tool:
+        state = {name: stored_weight(name, tensor, chosen) for name, tensor in state.items()}
     source = DecoderSession(build_decoder(spec, state, CONTEXT), CONTEXT - 1)
     golden = golden_run(source, token_ids(spec, 22)[0].tolist())
     return check_parity(evaluated(read_package(package), CONTEXT), golden, chosen, "source model")
