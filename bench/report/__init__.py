@@ -1,0 +1,1 @@
+"""Results as one page that works offline, and as Markdown and CSV."""
