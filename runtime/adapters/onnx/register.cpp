@@ -106,10 +106,10 @@ const CustomOp (&operators())[12] {
 }
 
 // One domain per ONNX Runtime in the process. It must outlive every session that it is given
-// to, whose end nobody tells: it is never released.
+// to, whose end nobody tells: neither it nor the list is ever released.
 OrtCustomOpDomain* domain(const OrtApi& api) {
   static std::mutex mutex;
-  static std::map<const OrtApi*, OrtCustomOpDomain*> domains;
+  static auto& domains = *new std::map<const OrtApi*, OrtCustomOpDomain*>;
   std::lock_guard<std::mutex> lock(mutex);
   OrtCustomOpDomain*& found = domains[&api];
   if (!found) {
