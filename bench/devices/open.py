@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from onekv.bench.devices.base import Device
 from onekv.bench.records import DeviceKind
@@ -22,22 +22,23 @@ def open_device(name: str) -> Iterator[Device]:
     if kind == DeviceKind.HOST and not identity:
         from onekv.bench.devices.host import HostDevice
 
-        host = HostDevice()
-        try:
+        with closing(HostDevice()) as host:
             yield host
-        finally:
-            host.close()
         return
     if kind == DeviceKind.ANDROID:
         from onekv.bench.devices.adb import Adb, choose_serial
         from onekv.bench.devices.android import AndroidDevice
         from onekv.bench.devices.android_programs import phone_programs
 
-        phone = AndroidDevice(Adb(choose_serial(identity or None)), phone_programs)
-        try:
+        with closing(AndroidDevice(Adb(choose_serial(identity or None)), phone_programs)) as phone:
             yield phone
-        finally:
-            phone.close()
+        return
+    if kind == DeviceKind.IOS:
+        from onekv.bench.devices.devicectl import Devicectl, choose_udid
+        from onekv.bench.devices.ios import IOSDevice
+
+        with closing(IOSDevice(Devicectl(choose_udid(identity or None)))) as iphone:
+            yield iphone
         return
     raise UsageError(
         f"no device {name!r}", "Choose host, android, android:SERIAL, ios or ios:UDID."

@@ -12,7 +12,9 @@ from onekv.bench.report.labels import Labels, device_name
 from onekv.bench.report.parts import Entry, Figure, Section, decode_rate, number
 from onekv.bench.report.tables import UNKNOWN, Table
 
-_HEAT = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+# How warm a device says that it is: Android's words, and those of iOS.
+_HEAT = {"none": 0, "nominal": 0, "light": 1, "fair": 1, "moderate": 2, "serious": 3, "severe": 3}
+_HOTTEST = 3
 
 
 def iteration_section(records: Sequence[Iteration], labels: Labels) -> Section:
@@ -86,8 +88,8 @@ def _bands(records: Sequence[Iteration]) -> Iterator[Band]:
     for state, group in groupby(states, key=lambda entry: entry[1]):
         places = [place for place, _ in group]
         if state is not None:
-            level = _HEAT.index(state) if state in _HEAT else 0
-            yield Band(places[0] - 0.5, places[-1] + 0.5, state, min(level, 3))
+            level = _HEAT.get(state, _HOTTEST)
+            yield Band(places[0] - 0.5, places[-1] + 0.5, state, level)
 
 
 def _iteration_row(record: Iteration, labels: Labels) -> tuple[str, ...]:
