@@ -11,8 +11,8 @@ from onekv.bench.records import BundleInfo, Iteration, Phase, Purpose
 from onekv.errors import UsageError
 
 _POINTS = 5
-# So many tokens fill whole pages in every row format.
-_STEP = 256
+# So many rows of floats fill whole pages of 16 KiB from a head_dim of 64 on.
+_STEP = 64
 
 
 @dataclass(frozen=True)
