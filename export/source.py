@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from onekv.export.bundle import file_hash
@@ -47,8 +47,8 @@ def source_session(checkpoint: Checkpoint, context: int) -> Session:
 def parity_session(checkpoint: Checkpoint, options: ExportOptions, quantised: Quantised) -> Session:
     """What a bundle of these options is to compute: the source model, rounded as it is stored.
 
-    Rounding weights or cache rows to integers changes the model, which perplexity measures;
-    parity is about the file.
+    Rounding weights, activations or cache rows to integers changes the model, which perplexity
+    measures; parity is about the file.
     """
     state = dict(checkpoint.load())
     if options.weights in ROUNDED and integer_rules(options).own_tool:
@@ -61,7 +61,8 @@ def parity_session(checkpoint: Checkpoint, options: ExportOptions, quantised: Qu
     if options.cache in ROUNDED:
         form = RowFormat(options.cache)
         parts = target_rules(options.target).row_parts if checkpoint.spec.sharing.one_tensor else 1
-    return _float_session(checkpoint, options.context, state, form, parts)
+    rounding = quantised if integer_rules(options).rounds_activations else ()
+    return _float_session(checkpoint, options.context, state, form, parts, rounding)
 
 
 def parity_name(options: ExportOptions) -> str:
@@ -88,9 +89,15 @@ def _float_session(
     state: Mapping[str, torch.Tensor],
     form: RowFormat = RowFormat.FP32,
     parts: int = 1,
+    rounding: Collection[str] = (),
 ) -> Session:
     from onekv.export.model.decoder import build_decoder
     from onekv.export.model.session import DecoderSession
 
     wide = {name: tensor.float() for name, tensor in state.items()}
-    return DecoderSession(build_decoder(checkpoint.spec, wide, context), context, form, parts)
+    decoder = build_decoder(checkpoint.spec, wide, context)
+    if rounding:
+        from onekv.quantize.activations import round_activations
+
+        round_activations(decoder, rounding)
+    return DecoderSession(decoder, context, form, parts)

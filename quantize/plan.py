@@ -56,6 +56,7 @@ class IntegerRules:
     one scale per row. `int4_group` is the default for int4, None for one scale per row.
     `column_multiple` divides the columns of every rounded matrix. `kept` is the format of what
     stays a float. `own_tool`: the target rounds by itself, in one format for all matrices.
+    `rounds_activations`: its products take activations rounded to 8 bits per token.
     """
 
     groups: Mapping[Number, tuple[int, ...]] = field(
@@ -65,6 +66,7 @@ class IntegerRules:
     column_multiple: int = 1
     kept: Number = Number.FP32
     own_tool: bool = False
+    rounds_activations: bool = False
 
 
 @dataclass(frozen=True)

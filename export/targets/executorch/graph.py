@@ -36,9 +36,9 @@ class OperatorCaches:
 class CachedDecoder(nn.Module):
     """tokens int64 [1, S] and pos int64 [1] to logits float32 [1, S, vocab]."""
 
-    def __init__(self, decoder: Decoder, caches: OperatorCaches) -> None:
+    def __init__(self, decoder: Decoder, head: nn.Module, caches: OperatorCaches) -> None:
         super().__init__()
-        self.decoder, self.caches = decoder, caches
+        self.decoder, self.head, self.caches = decoder, head, caches
         self.names: list[list[str]] = []
         for layer in range(decoder.spec.layers):
             tensors = caches.tensors()
@@ -51,5 +51,5 @@ class CachedDecoder(nn.Module):
         layers = [
             self.caches.layer(tuple(getattr(self, name) for name in names)) for names in self.names
         ]
-        logits: Tensor = self.decoder(tokens, pos, layers)
+        logits: Tensor = self.head(self.decoder.hidden(tokens, pos, layers))
         return logits

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from onekv.export.model.decoder import build_decoder
 from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.executorch.edge import trace, write_program
@@ -11,6 +13,7 @@ from onekv.export.targets.executorch.graph import CachedDecoder, OperatorCaches
 from onekv.export.targets.executorch.metadata import metadata
 from onekv.export.targets.executorch.modules import exchange_modules
 from onekv.export.targets.executorch.rules import prefill_length
+from onekv.export.targets.executorch.weights import exchange_weights
 from onekv.runtime.rows import RowFormat
 
 FILE = "model.pte"
@@ -20,10 +23,18 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     """Write `model.pte`; give its name."""
     spec, options = request.spec, request.options
     prefill = prefill_length(spec, options.context)
-    state = {name: tensor.float() for name, tensor in request.load().items()}
-    decoder = build_decoder(spec, state, options.context).requires_grad_(False)
+    decoder = build_decoder(spec, _floats(request), options.context).requires_grad_(False)
+    head = exchange_weights(decoder, request.quantised)
     exchange_modules(decoder)
     caches = OperatorCaches(spec, options.context, RowFormat(options.cache))
-    program = trace(CachedDecoder(decoder, caches).eval(), prefill)
+    program = trace(CachedDecoder(decoder, head, caches).eval(), prefill)
     write_program(program, metadata(request, prefill), folder / FILE)
     return FILE
+
+
+def _floats(request: LowerRequest) -> dict[str, Tensor]:
+    """Float32 weights; those that integers replace are stood in for by their shape."""
+    return {
+        name: tensor.to("meta") if name in request.quantised else tensor.float()
+        for name, tensor in request.load().items()
+    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from onekv.export.options import ExportOptions
 from onekv.export.targets import LowerRequest
 from onekv.runtime.executorch_session import LIBRARIES_METHOD, VERSION_METHOD
 
@@ -24,7 +23,7 @@ def metadata(request: LowerRequest, prefill: int) -> dict[str, Any]:
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
         VERSION_METHOD: version("executorch"),
-        LIBRARIES_METHOD: " ".join(libraries(request.options)),
+        LIBRARIES_METHOD: " ".join(libraries(request)),
     }
     if request.eos_token_ids:
         methods["get_eos_ids"] = list(request.eos_token_ids)
@@ -33,6 +32,9 @@ def metadata(request: LowerRequest, prefill: int) -> dict[str, Any]:
     return methods
 
 
-def libraries(options: ExportOptions) -> list[str]:
+def libraries(request: LowerRequest) -> list[str]:
     """Libraries of operators that a program calls outside of delegates."""
-    return ["onekv"]
+    names = ["onekv"]
+    if "embed_tokens.weight" in request.quantised:
+        names.append("quantized")
+    return names

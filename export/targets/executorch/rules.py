@@ -7,10 +7,12 @@ from onekv.export.model.spec import ModelSpec
 from onekv.export.options import ExportOptions, TargetRules
 from onekv.export.targets.executorch.versions import check_versions
 from onekv.quantize.numbers import Number
+from onekv.quantize.plan import IntegerRules
 
 RULES = TargetRules(
-    weights=(Number.FP32,),
+    weights=(Number.FP32, Number.INT8, Number.INT4),
     caches=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
+    integers=IntegerRules(rounds_activations=True),
 )
 
 _PREFILL_MOST = 128
