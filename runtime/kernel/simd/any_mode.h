@@ -13,6 +13,7 @@ struct AnyMode : FloatKeys<V_> {
   using F = typename V::F;
 
   struct Scratch {
+    void start(int) {}
     float* values;  // [kSuperTile][dim]
     float* sums;    // [queries][dim]
     int dim;        // head_dim in whole vectors

@@ -100,6 +100,13 @@ struct FloatKeys {
     }
   }
 
+  static bool keeps_apart(const Problem&, int) { return false; }
+  template <class W>
+  static void score(const Problem& p, const RowSpan& span, int64_t position,
+                    const TileTable& table, W& w) {
+    score_span(p, span, position, table, w);
+  }
+
   template <class W>
   static void stage_query(const Problem&, W& w, const float* halves, int) {
     std::memcpy(w.turned, halves, w.row_bytes);
@@ -125,6 +132,7 @@ struct FloatMode : FloatKeys<V_> {
   using R = Reader<V, Format>;
 
   struct Scratch {
+    void start(int) {}
     void take(const Problem&, int, Arena&) {}
   };
 

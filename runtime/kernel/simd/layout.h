@@ -86,7 +86,7 @@ struct Workspace {
   using V = typename Mode::V;
 
   int queries;      // of the piece
-  int per_vector;   // queries in one vector
+  int per_vector;   // queries in one vector; 1 also where a mode wants each on its own
   int padded;       // queries rounded up to whole vectors
   int half;         // padded half of a row
   int row_bytes;    // of a staged key
@@ -103,8 +103,8 @@ struct Workspace {
   typename Mode::Scratch mode;
 
   Workspace(const Problem& p, int query_count, void* memory) : queries(query_count) {
-    per_vector = heads_per_vector<V>(queries);
-    padded = round_up(queries, per_vector);
+    per_vector = Mode::keeps_apart(p, queries) ? 1 : heads_per_vector<V>(queries);
+    padded = round_up(queries, heads_per_vector<V>(queries));
     half = padded_half<Mode>(p);
     row_bytes = 2 * half * Mode::kKeyBytes;
     block = V::kLanes / per_vector > 8 ? V::kLanes / per_vector : 8;

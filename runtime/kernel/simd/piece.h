@@ -41,6 +41,7 @@ static void attend_piece(const Problem& p, const Piece& piece, const Piece* next
   }
   std::memset(result.out, 0, sizeof(float) * w.queries * p.head_dim);
   std::memset(w.packed, 0, static_cast<size_t>(w.padded) * w.row_bytes);
+  w.mode.start(w.padded);
   read_queries(p, piece, w);
   if (!p.args->cos) {
     with_heads<typename Mode::V>(
@@ -49,7 +50,7 @@ static void attend_piece(const Problem& p, const Piece& piece, const Piece* next
   for (int64_t at = piece.begin; at < piece.end;) {
     int count = super_tile_at(p, piece, at);
     w.ahead = rows_ahead(p, piece, at + count, next);
-    score_span(p, span_at(p, p.args->rows, piece, at, count), at, table, w);
+    Mode::score(p, span_at(p, p.args->rows, piece, at, count), at, table, w);
     softmax_span(p, piece, at, count, w, result);
     Mode::add_values(p, span_at(p, value_rows(p), piece, at, count), w, result);
     at += count;

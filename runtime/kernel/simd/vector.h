@@ -37,12 +37,25 @@ static inline T add_neighbours(T a, T b, std::index_sequence<L...>) {
   return first + second;
 }
 
+// Of every four lanes: a0 + a1, a2 + a3, b0 + b1, b2 + b3, which most processors shuffle at once.
+template <class T, std::size_t... L>
+static inline T add_in_fours(T a, T b, std::index_sequence<L...>) {
+  constexpr int n = sizeof...(L);
+  T even = __builtin_shufflevector(a, b, (L / 4 * 4 + L % 2 * 2 + (L % 4 / 2) * n)...);
+  T odd = __builtin_shufflevector(a, b, (L / 4 * 4 + L % 2 * 2 + 1 + (L % 4 / 2) * n)...);
+  return even + odd;
+}
+
 // `sums` holds Parts vectors; lane h * Parts + r of the result is the sum over p of lane
 // h * Parts + p of sums[r].
 template <int Parts, class V, class T>
 static inline T reduce(const T* sums) {
   if constexpr (Parts == 1) {
     return sums[0];
+  } else if constexpr (Parts == 4) {
+    return add_in_fours(add_in_fours(sums[0], sums[1], std::make_index_sequence<V::kLanes>()),
+                        add_in_fours(sums[2], sums[3], std::make_index_sequence<V::kLanes>()),
+                        std::make_index_sequence<V::kLanes>());
   } else {
     T low = reduce<Parts / 2, V>(sums);
     T high = reduce<Parts / 2, V>(sums + Parts / 2);

@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "../simd/piece.h"
-#include "avx512.h"
 #include "int8_values.h"
+#include "row_scores.h"
 
 namespace onekv {
 
@@ -22,9 +22,12 @@ struct Int8Mode {
   static constexpr float kOne = 32768 * kKeySteps / 256;
 
   struct Scratch {
-    float* inverse;  // [padded]: what a query's integer scores are multiplied by
+    float* factor;   // [padded]: what a query is multiplied by
+    float* inverse;  // [padded]: what its integer scores are multiplied by
     Int8Weights weights;
+    void start(int padded) { std::memset(factor, 0, sizeof(float) * padded); }
     void take(const Problem&, int padded, Arena& arena) {
+      factor = arena.take<float>(padded);
       inverse = arena.take<float>(padded);
       weights.take(padded, arena);
     }
@@ -41,75 +44,148 @@ struct Int8Mode {
   }
   static F to_float(Sum sum) { return (F)_mm512_cvtepi32_ps((__m512i)sum); }
 
-  // A query as integers so large that no sum over any row leaves 31 bits.
+  // A query as integers so large that no sum over any row leaves 31 bits. Turning leaves its size,
+  // which is taken once.
   static void stage_query(const Problem&, Workspace<Int8Mode>& w, const float* halves, int m) {
-    F squares = {};
-    for (int i = 0; i < 2 * w.half; i += 16) squares += load<F>(halves + i) * load<F>(halves + i);
-    float size = std::sqrt(sum_of<V>(squares));
-    float room = 2.1e9f / (kKeySteps * 127 * std::sqrt(2.0f * w.half));
-    float factor = size > 0 ? (room < 32000 ? room : 32000) / size : 0;
-    w.mode.inverse[m] = factor > 0 ? 1 / (factor * kKeySteps) : 0;
-    for (int i = 0; i < w.half; i += kBlock) {
-      char* to = w.turned + 4 * i;
-      for (int at = 0; at < kBlock; at += 16) {
-        store(to + 2 * at, to_int16(halves + i + at, factor));
-        store(to + 2 * kBlock + 2 * at, to_int16(halves + w.half + i + at, factor));
-      }
+    float& factor = w.mode.factor[m];
+    if (factor == 0) {
+      F squares = {};
+      for (int i = 0; i < 2 * w.half; i += 16) squares += load<F>(halves + i) * load<F>(halves + i);
+      float size = std::sqrt(sum_of<V>(squares));
+      float room = 2.1e9f / (kKeySteps * 127 * std::sqrt(2.0f * w.half));
+      factor = size > 0 ? (room < 32000 ? room : 32000) / size : 1;
+      w.mode.inverse[m] = 1 / (factor * kKeySteps);
     }
+    store_in_order(halves, halves + w.half, w.half, factor, w.turned);
   }
 
   static __m256i to_int16(const float* from, float factor) {
     return _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32((__m512)(load<F>(from) * factor)));
   }
+  static Lanes two_int16(const float* from, float factor) {
+    return _mm512_inserti64x4(_mm512_castsi256_si512(to_int16(from, factor)),
+                              to_int16(from + 16, factor), 1);
+  }
 
-  // Cosines then sines as 16-bit integers.
+  // Halves x and y as integers in the order of a staged key: by 64 pairs as unpacking bytes leaves
+  // them, then 32 as they lie.
+  static void store_in_order(const float* x, const float* y, int half, float factor, char* to) {
+    int i = 0;
+    for (; i + 64 <= half; i += 64, to += 256) {
+      store_unpacked(x + i, factor, to);
+      store_unpacked(y + i, factor, to + 128);
+    }
+    if (i == half) return;
+    store(to, two_int16(x + i, factor));
+    store(to + 64, two_int16(y + i, factor));
+  }
+  static void store_unpacked(const float* from, float factor, char* to) {
+    Lanes first = two_int16(from, factor), second = two_int16(from + 32, factor);
+    store(to, _mm512_shuffle_i32x4(first, second, 0x88));
+    store(to + 64, _mm512_shuffle_i32x4(first, second, 0xdd));
+  }
+
+  // Cosines and sines in the order of a staged key's x and y.
   static int64_t table_row_bytes(const Problem&, int half) { return int64_t{half} * 4; }
   static void fill_table_row(const Problem&, const float* angles, int half, char* to) {
-    for (int i = 0; i < 2 * half; i += 16) store(to + 2 * i, to_int16(angles + i, kOne));
+    store_in_order(angles, angles + half, half, kOne, to);
+  }
+
+  static bool keeps_apart(const Problem& p, int queries) { return has_few<Int8Mode>(p, queries); }
+  static void score(const Problem& p, const RowSpan& span, int64_t position,
+                    const TileTable& table, Workspace<Int8Mode>& w) {
+    if (keeps_apart(p, w.queries)) return score_few(p, span, position, table, w);
+    score_span(p, span, position, table, w);
+  }
+
+  static constexpr int kHalfBytes = 16;  // of a row for each vector of its key
+
+  template <int N, bool Turn>
+  static void make_key(const Problem& p, const uint8_t* x, const uint8_t* y, const char* table,
+                       float* scale, Lanes* key) {
+    *scale = load<float>(x + p.part_dim);
+    const float ratio = p.parts == 2 ? join_scales(load<float>(y + p.part_dim), scale) : 1;
+    for (int n = 0; n < N; n += 4) {
+      Lanes* to = key + n;
+      if constexpr (N == 2) {
+        to[0] = widen(x), to[1] = widen(y);
+      } else {
+        Lanes zero = _mm512_setzero_si512(), low = load<Lanes>(x + 16 * n);
+        Lanes high = load<Lanes>(y + 16 * n);
+        to[0] = _mm512_unpacklo_epi8(zero, low), to[1] = _mm512_unpackhi_epi8(zero, low);
+        to[2] = _mm512_unpacklo_epi8(zero, high), to[3] = _mm512_unpackhi_epi8(zero, high);
+      }
+      finish_key<(N < 4 ? N : 4), Turn>(p, ratio, table + 64 * n, to);
+    }
+  }
+
+  // The larger of the scales of two parts goes to *scale. Returns what brings the first part's
+  // elements to it, or, negative, the second's.
+  static float join_scales(float second, float* scale) {
+    float first = *scale;
+    if (second > first) return *scale = second, first / second;
+    return first > 0 ? -second / first : 1;
+  }
+
+  // Brings parts to one scale and turns the pairs: N / 2 vectors of x, then of y.
+  template <int N, bool Turn>
+  static void finish_key(const Problem& p, float ratio, const char* table, Lanes* key) {
+    for (int n = 0; n < N / 2; ++n) {
+      Lanes& x = key[n];
+      Lanes& y = key[N / 2 + n];
+      if (p.parts == 2) shrink(ratio > 0 ? x : y, ratio);
+      if (Turn) {
+        turn(load<Lanes>(table + 64 * n), load<Lanes>(table + 64 * (N / 2 + n)), x, y);
+      } else {
+        x = _mm512_srai_epi16(x, 2), y = _mm512_srai_epi16(y, 2);
+      }
+    }
   }
 
   static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
                          const TileTable& table, Workspace<Int8Mode>& w) {
-    bool turns = p.args->cos;
     for (int r = 0; r < count; ++r) {
       const uint8_t* x = span.part[0] + (first + r) * span.stride;
       const uint8_t* y = p.parts == 2 ? span.part[1] + (first + r) * span.stride : x + w.half;
-      float scale = load<float>(x + p.part_dim), second = load<float>(y + w.half);
-      float most = scale > second ? scale : second;
-      w.scales[first + r] = most;
-      const int16_t* angles = reinterpret_cast<const int16_t*>(table.row(r));
-      char* to = w.keys + int64_t{r} * w.row_bytes;
-      for (int i = 0; i < w.half; i += kBlock) {
-        __m512i low = widen(x + i), high = widen(y + i);
-        if (p.parts == 2) low = shrink(low, scale, most), high = shrink(high, second, most);
-        if (turns) {
-          turn(angles + i, angles + w.half + i, low, high);
-        } else {
-          low = _mm512_srai_epi16(low, 2), high = _mm512_srai_epi16(high, 2);
-        }
-        store(to + 4 * i, low);
-        store(to + 4 * i + 64, high);
-      }
+      stage_row(p, x, y, table.row(r), w.half, w.scales + first + r, w.keys + int64_t{r} * w.row_bytes);
     }
     return {w.keys, w.row_bytes};
+  }
+
+  static void stage_row(const Problem& p, const uint8_t* x, const uint8_t* y, const char* table,
+                        int half, float* scale, char* to) {
+    Lanes key[4];
+    bool turns = p.args->cos;
+    *scale = load<float>(x + p.part_dim);
+    float ratio = p.parts == 2 ? join_scales(load<float>(y + p.part_dim), scale) : 1;
+    Lanes zero = _mm512_setzero_si512();
+    int i = 0;
+    for (; i + 64 <= half; i += 64, to += 256, table += 256) {
+      Lanes low = load<Lanes>(x + i), high = load<Lanes>(y + i);
+      key[0] = _mm512_unpacklo_epi8(zero, low), key[1] = _mm512_unpackhi_epi8(zero, low);
+      key[2] = _mm512_unpacklo_epi8(zero, high), key[3] = _mm512_unpackhi_epi8(zero, high);
+      turns ? finish_key<4, true>(p, ratio, table, key) : finish_key<4, false>(p, ratio, table, key);
+      std::memcpy(to, key, 256);
+    }
+    if (i == half) return;
+    key[0] = widen(x + i), key[1] = widen(y + i);
+    turns ? finish_key<2, true>(p, ratio, table, key) : finish_key<2, false>(p, ratio, table, key);
+    std::memcpy(to, key, 128);
   }
 
   static __m512i widen(const uint8_t* from) {
     return _mm512_slli_epi16(_mm512_cvtepi8_epi16(load<__m256i>(from)), 8);
   }
 
-  // Brings the elements of one part to the larger scale of the two.
-  static __m512i shrink(__m512i row, float scale, float most) {
-    int ratio = most > 0 ? static_cast<int>(32767 * (scale / most)) : 0;
-    return _mm512_mulhrs_epi16(row, _mm512_set1_epi16(static_cast<int16_t>(ratio)));
+  static void shrink(__m512i& row, float ratio) {
+    int steps = static_cast<int>(32767 * std::fabs(ratio));
+    row = _mm512_mulhrs_epi16(row, _mm512_set1_epi16(static_cast<int16_t>(steps)));
   }
 
-  static void turn(const int16_t* cosines, const int16_t* sines, __m512i& low, __m512i& high) {
-    __m512i cos = load<__m512i>(cosines), sin = load<__m512i>(sines);
-    __m512i turned =
-        _mm512_sub_epi16(_mm512_mulhrs_epi16(low, cos), _mm512_mulhrs_epi16(high, sin));
-    high = _mm512_add_epi16(_mm512_mulhrs_epi16(high, cos), _mm512_mulhrs_epi16(low, sin));
-    low = turned;
+  static void turn(Lanes cos, Lanes sin, Lanes& x, Lanes& y) {
+    Lanes turned = _mm512_sub_epi16(_mm512_mulhrs_epi16(x, cos), _mm512_mulhrs_epi16(y, sin));
+    y = _mm512_add_epi16(_mm512_mulhrs_epi16(y, cos), _mm512_mulhrs_epi16(x, sin));
+    x = turned;
   }
 
   static void scale_scores(Workspace<Int8Mode>& w, int m, int count) {
@@ -121,9 +197,10 @@ struct Int8Mode {
 
   static void add_values(const Problem& p, const RowSpan& span, Workspace<Int8Mode>& w,
                          const Partial& result) {
+    bool known = p.parts == 1 && !p.args->values.part[0];
     for (int part = 0; part < p.parts; ++part) {
       const uint8_t* rows = span.part[part];
-      for (int t = 0; t < span.count; ++t) {
+      for (int t = 0; t < span.count && !known; ++t) {
         w.scales[t] = load<float>(rows + t * span.stride + p.part_dim);
       }
       for (int m = 0; m < w.queries; ++m) {
