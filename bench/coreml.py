@@ -1,29 +1,34 @@
-"""Core ML packages in figures: sizes against bits times parameters, state bytes, time, memory.
+"""`make bench-coreml`: what Core ML packages take, against bits times parameters, and their cost.
 
-    python -m onekv.bench.coreml [--shapes sample,smollm2,paper-300m] [--formats ...]
-
-Weights are random: sizes, times and memory depend on shapes alone. Every export runs in a
-process of its own, so that its peak memory is its own.
+Weights are random: sizes, times and memory depend on shapes alone. Every export is a whole one,
+check against the source model included, in a process of its own, so that its peak is its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import resource
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from onekv.export.model.paper import paper_model
 from onekv.export.model.shapes import parameter_shapes
 from onekv.export.model.spec import ModelSpec, Rope, Sharing
-from onekv.export.options import ExportOptions, Profile, Target
+from onekv.export.options import Asked, Profile, Target
+from onekv.export.targets import Progress
 from onekv.quantize.numbers import Number
+
+if TYPE_CHECKING:
+    from onekv.export.checkpoints.base import Checkpoint
 
 CONTEXT = 512
 SHAPES = {
@@ -53,16 +58,30 @@ SHAPES = {
     "paper-300m": paper_model("300m/q-k=v"),
 }
 FORMATS = {
-    "gpu fp16": (Profile.GPU, Number.FP16),
-    "gpu int8": (Profile.GPU, Number.INT8),
-    "gpu int4": (Profile.GPU, Number.INT4),
-    "npu int4": (Profile.NPU, Number.INT4),
+    f"{profile} {number}": (profile, number)
+    for profile in (Profile.GPU, Profile.NPU)
+    for number in (Number.FP16, Number.INT8, Number.INT4)
 }
+
+
+@dataclass
+class Stages:
+    """Implements `Reporter`: seconds of each stage, and the process's peak when it ended."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        begin = time.perf_counter()
+        yield lambda done, total: None
+        self.seconds[name] = time.perf_counter() - begin
+        self.peaks[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @dataclass(frozen=True)
 class Result:
-    """One export: bytes, seconds, and the peak memory of its process in bytes."""
+    """One export, in bytes and seconds. `peaks` are the process's so far, after each stage."""
 
     shape: str
     form: str
@@ -70,104 +89,110 @@ class Result:
     expected_bytes: int
     states: int
     expected_states: int
-    seconds: float
-    peak: int
     fp32_bytes: int
+    seconds: dict[str, float]
+    peaks: dict[str, int]
 
-    def line(self) -> str:
-        return (
+    def lines(self) -> Iterator[str]:
+        """The figures of the package, and then a line per stage."""
+        peak, total = max(self.peaks.values()), sum(self.seconds.values())
+        yield (
             f"{self.shape:14s} {self.form:9s} {self.weight_bytes / 1e6:8.1f} MB "
             f"{self.weight_bytes / self.expected_bytes - 1:+7.2%} of expected  "
             f"state {self.states} B ({'equal' if self.states == self.expected_states else 'WRONG'})"
-            f"  {self.seconds:6.1f} s  peak {self.peak / 1e6:6.0f} MB "
-            f"= {self.peak / self.fp32_bytes:.2f} x fp32 weights"
+            f"  {total:6.1f} s  peak {peak / 1e6:6.0f} MB = {peak / self.fp32_bytes:.2f} x fp32"
         )
+        for name, seconds in self.seconds.items():
+            peak = self.peaks[name]
+            times = peak / self.fp32_bytes
+            yield f"    {name:18s} {seconds:6.1f} s  peak so far {times:.2f} x fp32"
 
 
-def expected_bytes(spec: ModelSpec, options: ExportOptions) -> int:
-    """What the stored weights should take: bits times elements, scales, and rotary tables."""
-    from onekv.export.targets.coreml.rounding import BLOCK, PALETTE_ROWS, SMALLEST, is_matrix
-    from onekv.export.targets.coreml.rules import coreml_options
-
-    scheme = coreml_options(options).scheme
-    shapes: Mapping[str, tuple[int, ...]] = parameter_shapes(spec)
-    total = 0.0
-    if spec.rope is not None:
-        # Cosines and sines of queries in fp32 and of keys in fp16.
-        total += options.context * spec.head_dim * (4 + 2)
-    for name, shape in shapes.items():
-        count = prod(shape)
-        if scheme == "fp16" or not is_matrix(name, shape) or count < SMALLEST:
-            total += 2 * count
-        elif scheme == "int8":
-            total += count + 2 * shape[0]
-        elif scheme == "block":
-            total += count / 2 + 2 * count / BLOCK
-        else:
-            total += count / 2 + 32 * shape[0] / PALETTE_ROWS
-        if name == "embed_tokens.weight" and options.profile is Profile.NPU and spec.tied_head:
-            # The head is a convolution of its own there, beside the table of embeddings.
-            total += count / 2 + 32 * shape[0] / PALETTE_ROWS
-    return int(total)
-
-
-def measure(shape: str, form: str) -> Result:
+def measure(shape: str, form: str, weights: Path) -> Result:
     """Export one shape in one form, in this process."""
-    import torch
-
-    from onekv.export.targets import LowerRequest
-    from onekv.export.targets.coreml.lower import lower
+    from onekv.export.pipeline import plan_export, run_export
+    from onekv.export.resolve import resolve_options
+    from onekv.export.targets.coreml.memory import footprint
     from onekv.runtime.mil import read_package
     from onekv.runtime.mil.summary import summarise
 
-    spec, (profile, weights) = SHAPES[shape], FORMATS[form]
-    options = ExportOptions(Target.COREML, CONTEXT, weights, Number.FP16, profile)
-    generator = torch.Generator().manual_seed(0)
-
-    def load() -> dict[str, torch.Tensor]:
-        return {
-            name: torch.randn(size, generator=generator).mul_(0.02).half()
-            for name, size in parameter_shapes(spec).items()
-        }
-
-    begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        request = LowerRequest(spec, options, load, (0,), None)
-        entry = lower(request, Path(folder), lambda done, total: None)
-        seconds = time.perf_counter() - begin
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        summary = summarise(read_package(Path(folder) / entry))
+    spec, (profile, number) = SHAPES[shape], FORMATS[form]
+    asked = Asked(CONTEXT, number, profile=profile)
+    options = resolve_options(spec, Target.COREML, asked)
+    plan = plan_export(_checkpoint(spec, weights), options, None, need_tokenizer=False)
+    stages = Stages()
+    with tempfile.TemporaryDirectory(dir=weights.parent) as folder:
+        bundle = run_export(plan, Path(folder) / "bundle", reporter=stages)
+        summary = summarise(read_package(bundle.entry))
     per_state = spec.layers * spec.kv_heads * CONTEXT * spec.head_dim * 2
     return Result(
         shape=shape,
         form=form,
         weight_bytes=summary.weight_bytes,
-        expected_bytes=expected_bytes(spec, options),
+        expected_bytes=footprint(spec, options, plan.weights).stored,
         states=sum(summary.states.values()),
         expected_states=per_state * spec.sharing.cached_tensors,
-        seconds=seconds,
-        peak=peak,
         fp32_bytes=4 * sum(prod(size) for size in parameter_shapes(spec).values()),
+        seconds=stages.seconds,
+        peaks=stages.peaks,
     )
 
 
-def main() -> None:
-    """Print one line per shape and form."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", default=",".join(SHAPES))
-    parser.add_argument("--formats", default=",".join(FORMATS))
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    arguments = parser.parse_args()
-    results = []
-    context = multiprocessing.get_context("spawn")
-    for shape in arguments.shapes.split(","):
-        for form in arguments.formats.split(","):
+def _checkpoint(spec: ModelSpec, weights: Path) -> Checkpoint:
+    """Weights in a file under a decoder's own names, mapped when they are loaded."""
+    from safetensors.torch import load_file
+
+    from onekv.export.checkpoints.base import Checkpoint
+
+    return Checkpoint(
+        spec=spec,
+        source=weights.name,
+        format="random",
+        files=(weights,),
+        eos_token_ids=(0,),
+        bos_token_id=None,
+        sharing_evidence="random weights",
+        obstacle=None,
+        _read=lambda: load_file(weights),
+        _find_tokenizer=lambda: None,
+    )
+
+
+def write_random(shape: str, weights: Path) -> None:
+    """Seeded random weights of a shape, float32."""
+    import torch
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for name, size in parameter_shapes(SHAPES[shape]).items():
+        state[name] = torch.randn(size, generator=generator).mul_(0.02)
+        if name.endswith("norm.weight"):
+            state[name] += 1
+    save_file(state, weights)
+
+
+def main(
+    shapes: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(SHAPES),
+    formats: Annotated[str, typer.Option(help="Separated by commas.")] = ",".join(FORMATS),
+    to_json: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+) -> None:
+    """Print the figures of every shape and form."""
+    context, results = multiprocessing.get_context("spawn"), []
+    with tempfile.TemporaryDirectory() as folder:
+        for shape in shapes.split(","):
+            weights = Path(folder) / f"{shape}.safetensors"
             with context.Pool(1) as pool:
-                results.append(pool.apply(measure, (shape, form)))
-            print(results[-1].line(), flush=True)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps([vars(r) for r in results], indent=2) + "\n")
+                pool.apply(write_random, (shape, weights))
+            for form in formats.split(","):
+                with context.Pool(1) as pool:
+                    results.append(pool.apply(measure, (shape, form, weights)))
+                for line in results[-1].lines():
+                    print(line, flush=True)
+            weights.unlink()
+    if to_json is not None:
+        to_json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

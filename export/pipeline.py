@@ -103,6 +103,7 @@ def run_export(
         golden = _source_run(plan, quantised, reporter)
         drop_pages(plan.checkpoint.files)
         entry = _lower(plan, quantised, partial, reporter)
+        del quantised
         drop_pages(plan.checkpoint.files)
         parity = _verify(plan, partial / entry, golden, reporter)
         save_golden(golden, partial)

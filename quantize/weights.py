@@ -50,8 +50,8 @@ class QuantisedWeight:
     def dequantise(self) -> Tensor:
         """The matrix that a runtime computes with, float32 [rows, columns]."""
         rows, columns = self.values.shape
-        grouped = self.values.float().reshape(rows, -1, self.group) * self.scales.unsqueeze(-1)
-        return grouped.reshape(rows, columns)
+        grouped = self.values.float().reshape(rows, -1, self.group)
+        return grouped.mul_(self.scales.unsqueeze(-1)).reshape(rows, columns)
 
 
 def quantise(weight: Tensor, number: Number, group: int) -> QuantisedWeight:

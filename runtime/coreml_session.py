@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onekv.errors import BundleError
 from onekv.runtime.mil import Evaluator, Precision, read_package
+from onekv.runtime.mil.evaluator import Unpacked
 from onekv.runtime.mil.package import Function, Package
 from onekv.runtime.sessions import Counted, Logits, Session, check_room
 
@@ -90,7 +91,8 @@ def evaluated(
     package: Package, context: int, precision: Precision = Precision.FP16
 ) -> CoreMLSession:
     """A session that the evaluator computes."""
-    functions = {name: Evaluator(package, name, precision) for name in (PREFILL, DECODE)}
+    unpacked: Unpacked = {}
+    functions = {name: Evaluator(package, name, precision, unpacked) for name in (PREFILL, DECODE)}
     states = functions[DECODE].new_states()
 
     def run(name: str, inputs: Mapping[str, NDArray[Any]]) -> Outputs:

@@ -19,7 +19,7 @@ _READERS = {"FLOAT16": "fp16", "FLOAT32": "float"}
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array of a weight file, read when it is first used."""
+    """An array of a weight file, read when it is used."""
 
     file: BlobFile
     offset: int
@@ -31,7 +31,7 @@ class StoredArray:
 
 
 class BlobFile:
-    """Arrays by offset. Each is read once; floats come as float32."""
+    """Arrays by offset. Floats, which come as float32, are read once for all functions."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -58,6 +58,9 @@ class BlobFile:
             BundleError: it is not what the program says.
         """
         key = (offset, kind)
+        if kind.dtype not in _READERS:
+            # Rounded weights: what is kept of them is what they are unpacked to.
+            return self._load(offset, kind)
         if key not in self._arrays:
             self._arrays[key] = self._load(offset, kind)
         return self._arrays[key]

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from onekv.errors import OnekvError
+from onekv.runtime.mil.blobs import StoredArray
 from onekv.runtime.mil.operators import OPERATORS
 from onekv.runtime.mil.package import Constant, Function, Operation, Package, constant_value
-from onekv.runtime.mil.values import TensorType
 
 Array = NDArray[Any]
 States = dict[str, Array]
+Unpacked = dict[tuple[Any, ...], Array]
 
 
 class Precision(enum.StrEnum):
@@ -47,12 +48,19 @@ class _Step:
 class Evaluator:
     """One function of a package.
 
+    `unpacked` are matrices that other functions of the package have unpacked already; those of
+    this one are added.
+
     Raises:
         OnekvError: the function has operators that are not known; all are named.
     """
 
     def __init__(
-        self, package: Package, function: str, precision: Precision = Precision.FP16
+        self,
+        package: Package,
+        function: str,
+        precision: Precision = Precision.FP16,
+        unpacked: Unpacked | None = None,
     ) -> None:
         if function not in package.functions:
             known = ", ".join(package.functions)
@@ -61,7 +69,7 @@ class Evaluator:
         self.precision = precision
         _check_known(self.function)
         self._constants = {k: constant_value(v) for k, v in self.function.constants.items()}
-        plain = self._unpack_weights()
+        plain = self._unpack_weights({} if unpacked is None else unpacked)
         self._steps = _prepare(self.function, plain, self._constants, precision)
 
     def new_states(self) -> States:
@@ -115,7 +123,7 @@ class Evaluator:
             if shape != kind.shape:
                 raise OnekvError(f"input {name!r} has shape {shape}; the package has {kind.shape}")
 
-    def _unpack_weights(self) -> list[Operation]:
+    def _unpack_weights(self, unpacked: Unpacked) -> list[Operation]:
         """Evaluate the constant expressions; give the operators that are left."""
         plain = []
         for op in self.function.operations:
@@ -127,15 +135,20 @@ class Evaluator:
                 arguments[name] = (
                     source.value if isinstance(source, Constant) else self._constants[str(source)]
                 )
-            arguments = {k: constant_value(v) for k, v in arguments.items()}
-            (name, kind), result = op.outputs[0], OPERATORS[op.kind](**arguments)
-            self._constants[name] = self._rounded(result, kind)
+            key = (op.kind, *((k, _identity(v)) for k, v in arguments.items()))
+            (name, kind) = op.outputs[0]
+            if key not in unpacked:
+                arguments = {k: constant_value(v) for k, v in arguments.items()}
+                unpacked[key] = OPERATORS[op.kind](**arguments)
+                if self.precision is Precision.FP16 and kind.dtype == "FLOAT16":
+                    _round_in_place(unpacked[key].reshape(-1))
+            self._constants[name] = unpacked[key]
         return plain
 
-    def _rounded(self, value: Array, kind: TensorType) -> Array:
-        if self.precision is Precision.FP16 and kind.dtype == "FLOAT16":
-            return round_to_fp16(value)
-        return value
+
+def _identity(value: Any) -> Any:
+    """Equal for equal arguments: where an array is stored, or the array itself."""
+    return value if isinstance(value, StoredArray) else np.asarray(value).tobytes()
 
 
 def round_to_fp16(value: Array) -> Array:
@@ -146,6 +159,13 @@ def round_to_fp16(value: Array) -> Array:
         rounded: Array = half.float().numpy()
         return rounded
     return value.astype(np.float16).astype(np.float32)
+
+
+def _round_in_place(values: Array, step: int = 1 << 20) -> None:
+    """Round a flat array, part by part: matrices are large."""
+    for begin in range(0, len(values), step):
+        part = values[begin : begin + step]
+        part[:] = round_to_fp16(part)
 
 
 def _widened(value: Array) -> Array:

@@ -6,7 +6,6 @@ from onekv.export.footprint import Footprint, Step, activation_bytes
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import ExportOptions, Profile
 from onekv.export.targets.coreml.rules import coreml_options
-from onekv.quantize.numbers import Number
 from onekv.quantize.plan import WeightPlan
 
 _HALF = 2
@@ -21,7 +20,7 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
     """
     prefill = coreml_options(options).prefill
     stored = weights.bytes
-    if options.profile is Profile.NPU and options.weights is Number.INT4 and spec.tied_head:
+    if options.profile is Profile.NPU and spec.tied_head:
         stored += next(t.bytes for t in weights.tensors if t.name == "embed_tokens.weight")
     if spec.rope is not None:
         # Cosines and sines of queries in fp32 and of keys in fp16.

@@ -15,10 +15,12 @@ def constexpr_blockwise_shift_scale(
     data: Array, scale: Array, offset: Array | None = None
 ) -> Array:
     """scale * (data - offset), each scale for a block of equal size along every axis."""
-    values = data.astype(np.float32)
+    values: Array = data.astype(np.float32)
+    blocks = values.reshape(_split(data.shape, scale.shape))
     if offset is not None:
-        values = values - _spread(offset.astype(np.float32), data.shape)
-    return values * _spread(scale, data.shape)
+        blocks -= _one_per_block(offset.astype(np.float32))
+    blocks *= _one_per_block(scale)
+    return values
 
 
 @operator
@@ -27,15 +29,19 @@ def constexpr_lut_to_dense(indices: Array, lut: Array, vector_axis: Any = None) 
     if lut.shape[-1] != 1:
         raise OnekvError("the evaluator has no palettes of vectors, which onekv never exports")
     blocks = lut.shape[:-2]
-    tables = lut.reshape(-1, lut.shape[-2])
-    number = _spread(np.arange(len(tables)).reshape(blocks), indices.shape)
-    dense: Array = tables[number, indices.astype(np.intp)]
+    split = _split(indices.shape, blocks)
+    dense = np.empty(indices.shape, np.float32)
+    parts, numbers = dense.reshape(split), indices.reshape(split)
+    for block in np.ndindex(blocks):
+        place = tuple(part for number in block for part in (number, slice(None)))
+        parts[place] = lut[(*block, slice(None), 0)].take(numbers[place])
     return dense
 
 
-def _spread(blocks: Array, shape: tuple[int, ...]) -> Array:
-    """Repeat one value per block until it has the full shape."""
-    for axis, size in enumerate(shape):
-        if blocks.shape[axis] not in (1, size):
-            blocks = np.repeat(blocks, size // blocks.shape[axis], axis)
-    return np.broadcast_to(blocks, shape)
+def _split(shape: tuple[int, ...], blocks: tuple[int, ...]) -> tuple[int, ...]:
+    """Every axis as two: the block, and the place in it."""
+    return tuple(part for size, count in zip(shape, blocks) for part in (count, size // count))
+
+
+def _one_per_block(values: Array) -> Array:
+    return values.reshape(tuple(part for count in values.shape for part in (count, 1)))
