@@ -64,9 +64,9 @@ def attend(
             overwritten). The cache is left as it was.
         ValueError: the shapes contradict each other. The cache is left as it was.
     """
-    _check_shapes(q, c, cache)
+    check_shapes(q, c, cache)
     start = _check_fits(q.shape[1], cache.shape[2], pos, window)
-    _check_tables(cos, sin, start + q.shape[1], q.shape[3])
+    check_tables(cos, sin, start + q.shape[1], q.shape[3])
     slots, positions = _append(cache, c, start, window)
     work = _work_type(q)
     rows = as_rows(cache[:, :, slots], q.shape[3], work)
@@ -91,8 +91,8 @@ def attend_kv(
     Shapes, positions, window and errors as in `attend`; q [B, S, Hq, D] and k [B, S, Hkv, D]
     are already rotated, and `keys` and `values` [B, Hkv, L, D] are written in place.
     """
-    _check_shapes(q, k, keys)
-    _check_shapes(q, v, values)
+    check_shapes(q, k, keys)
+    check_shapes(q, v, values)
     start = _check_fits(q.shape[1], keys.shape[2], pos, window)
     slots, positions = _append(keys, k, start, window)
     _append(values, v, start, window)
@@ -102,7 +102,7 @@ def attend_kv(
     return _softmax_sum(q, seen_keys, seen_values, positions, start, scale, window)
 
 
-def _check_shapes(q: Tensor, rows: Tensor, cache: Tensor) -> None:
+def check_shapes(q: Tensor, rows: Tensor, cache: Tensor) -> None:
     """Refuse what broadcasting would accept and turn into nonsense."""
     batch, new, heads, dim = q.shape
     kv_heads = cache.shape[1]
@@ -117,7 +117,8 @@ def _check_shapes(q: Tensor, rows: Tensor, cache: Tensor) -> None:
         )
 
 
-def _check_tables(cos: Tensor | None, sin: Tensor | None, end: int, dim: int) -> None:
+def check_tables(cos: Tensor | None, sin: Tensor | None, end: int, dim: int) -> None:
+    """Refuse rotary tables that do not cover `end` positions of dim/2 angles."""
     if cos is None and sin is None:
         return
     if cos is None or sin is None:

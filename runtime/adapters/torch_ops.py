@@ -1,7 +1,8 @@
 """`onekv::attend` and `onekv::attend_kv` as torch operators.
 
 Importing this module registers them. `pos` is a tensor, so that `torch.export` keeps one
-node per layer whatever the position; the `.out` forms are what ExecuTorch calls.
+node per layer whatever the position; the `.out` forms are what ExecuTorch calls. They compute
+what reference.py defines, in PyTorch, or in the kernel within `torch_kernel.kernel_attention()`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from onekv.runtime import reference
+from onekv.runtime.adapters import torch_kernel
 
 ATTEND_ARGS = (
     "Tensor q, Tensor c, Tensor(a!) cache, Tensor pos, Tensor? cos=None, Tensor? sin=None, "
@@ -36,16 +37,16 @@ def _same_output(*_: object, out: Tensor, **__: object) -> Tensor:
 
 
 def _attend_out(*args: object, out: Tensor, **kwargs: object) -> Tensor:
-    return out.copy_(reference.attend(*args, **kwargs))  # type: ignore[arg-type]
+    return out.copy_(torch_kernel.attend(*args, **kwargs))  # type: ignore[arg-type]
 
 
 def _attend_kv_out(*args: object, out: Tensor, **kwargs: object) -> Tensor:
-    return out.copy_(reference.attend_kv(*args, **kwargs))  # type: ignore[arg-type]
+    return out.copy_(torch_kernel.attend_kv(*args, **kwargs))  # type: ignore[arg-type]
 
 
-_library.impl("attend", reference.attend, "CompositeExplicitAutograd")
+_library.impl("attend", torch_kernel.attend, "CompositeExplicitAutograd")
 _library.impl("attend.out", _attend_out, "CompositeExplicitAutograd")
-_library.impl("attend_kv", reference.attend_kv, "CompositeExplicitAutograd")
+_library.impl("attend_kv", torch_kernel.attend_kv, "CompositeExplicitAutograd")
 _library.impl("attend_kv.out", _attend_kv_out, "CompositeExplicitAutograd")
 for _name in ("attend", "attend_kv"):
     _library.impl(_name, _empty_output, "Meta")
