@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +30,25 @@ class OperatorCaches:
         dtype = getattr(torch, self.form.torch_dtype)
         return tuple(torch.zeros(shape, dtype=dtype) for _ in range(spec.sharing.cached_tensors))
 
-    def layer(self, tensors: tuple[Tensor, ...]) -> LayerCache:
-        """What a layer is given."""
-        return OneTensorCache(*tensors) if len(tensors) == 1 else TwoTensorCache(*tensors)
+    def binder(self, pos: Tensor) -> Callable[..., LayerCache]:
+        """What makes a layer's cache of its tensors, at one position."""
+        return OneTensorCache if self.spec.sharing.one_tensor else TwoTensorCache
+
+
+class Caches(Protocol):
+    """A form of the cache: its tensors, and what a layer does with them."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """One layer's tensors; their values are never read."""
+
+    def binder(self, pos: Tensor) -> Callable[..., LayerCache]:
+        """What makes a layer's cache of its tensors, at one position."""
 
 
 class CachedDecoder(nn.Module):
     """tokens int64 [1, S] and pos int64 [1] to logits float32 [1, S, vocab]."""
 
-    def __init__(self, decoder: Decoder, head: nn.Module, caches: OperatorCaches) -> None:
+    def __init__(self, decoder: Decoder, head: nn.Module, caches: Caches) -> None:
         super().__init__()
         self.decoder, self.head, self.caches = decoder, head, caches
         self.names: list[list[str]] = []
@@ -48,8 +60,7 @@ class CachedDecoder(nn.Module):
 
     def forward(self, tokens: Tensor, pos: Tensor) -> Tensor:
         """The interface of ExecuTorch's text runners."""
-        layers = [
-            self.caches.layer(tuple(getattr(self, name) for name in names)) for names in self.names
-        ]
+        bind = self.caches.binder(pos)
+        layers = [bind(*(getattr(self, name) for name in names)) for names in self.names]
         logits: Tensor = self.head(self.decoder.hidden(tokens, pos, layers))
         return logits

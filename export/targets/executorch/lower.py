@@ -7,9 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from onekv.export.model.decoder import build_decoder
+from onekv.export.options import Ops
 from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.executorch.edge import trace, write_program
-from onekv.export.targets.executorch.graph import CachedDecoder, OperatorCaches
+from onekv.export.targets.executorch.graph import CachedDecoder, Caches, OperatorCaches
 from onekv.export.targets.executorch.metadata import metadata
 from onekv.export.targets.executorch.modules import exchange_modules
 from onekv.export.targets.executorch.rules import prefill_length
@@ -26,10 +27,19 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     decoder = build_decoder(spec, _floats(request), options.context).requires_grad_(False)
     head = exchange_weights(decoder, request.quantised)
     exchange_modules(decoder)
-    caches = OperatorCaches(spec, options.context, RowFormat(options.cache))
+    caches = _caches(request)
     program = trace(CachedDecoder(decoder, head, caches).eval(), prefill)
     write_program(program, metadata(request, prefill), folder / FILE)
     return FILE
+
+
+def _caches(request: LowerRequest) -> Caches:
+    spec, options = request.spec, request.options
+    if options.ops is Ops.STOCK:
+        from onekv.export.targets.executorch.stock import StockCaches
+
+        return StockCaches(spec, options.context, options.cache)
+    return OperatorCaches(spec, options.context, RowFormat(options.cache))
 
 
 def _floats(request: LowerRequest) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from onekv.export.options import Ops
 from onekv.export.targets import LowerRequest
 from onekv.runtime.executorch_session import LIBRARIES_METHOD, VERSION_METHOD
 
@@ -34,7 +35,7 @@ def metadata(request: LowerRequest, prefill: int) -> dict[str, Any]:
 
 def libraries(request: LowerRequest) -> list[str]:
     """Libraries of operators that a program calls outside of delegates."""
-    names = ["onekv"]
+    names = ["llama" if request.options.ops is Ops.STOCK else "onekv"]
     if "embed_tokens.weight" in request.quantised:
         names.append("quantized")
     return names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, TargetRules
+from onekv.export.options import ExportOptions, Ops, TargetRules
 from onekv.export.targets.executorch.versions import check_versions
 from onekv.quantize.numbers import Number
 from onekv.quantize.plan import IntegerRules
@@ -12,6 +12,7 @@ from onekv.quantize.plan import IntegerRules
 RULES = TargetRules(
     weights=(Number.FP32, Number.INT8, Number.INT4),
     caches=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
+    ops=(Ops.ONEKV, Ops.STOCK),
     integers=IntegerRules(rounds_activations=True),
 )
 
@@ -30,10 +31,29 @@ def prefill_length(spec: ModelSpec, context: int) -> int:
 
 
 def check(spec: ModelSpec, options: ExportOptions) -> None:
-    """Refuse rows that the kernel does not know, and versions that break the route."""
+    """Refuse what no operator of the form computes, and versions that break the route."""
     check_versions()
-    if spec.head_dim % 8 or spec.head_dim > 512:
+    if options.ops is Ops.STOCK:
+        _check_stock(spec, options)
+    elif spec.head_dim % 8 or spec.head_dim > 512:
         raise UsageError(
             f"head_dim {spec.head_dim}: the kernel takes multiples of 8 up to 512",
             "Export this model to ONNX.",
+        )
+
+
+_STOCK_CACHES = (Number.FP32, Number.INT8)
+
+
+def _check_stock(spec: ModelSpec, options: ExportOptions) -> None:
+    if options.cache not in _STOCK_CACHES:
+        raise UsageError(
+            f"cache {options.cache}: ExecuTorch's own operators keep rows as "
+            f"{', '.join(_STOCK_CACHES)}",
+            "Choose one of these, or --ops onekv.",
+        )
+    if spec.window:
+        raise UsageError(
+            f"a sliding window of {spec.window}: ExecuTorch's own attention has none",
+            "Export with --ops onekv.",
         )
