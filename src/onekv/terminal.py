@@ -27,6 +27,7 @@ from onekv.runtime.sessions import Session
 from onekv.sizes import size
 
 if TYPE_CHECKING:
+    from onekv.runtime.executorch_program import ProgramSummary
     from onekv.runtime.mil.summary import PackageSummary
 
 
@@ -175,6 +176,21 @@ def package_table(summary: PackageSummary) -> Table:
         )
     facts |= {name: value for name, value in summary.metadata.items() if name.startswith("onekv.")}
     return _facts(**facts)
+
+
+def program_table(name: str, program: ProgramSummary) -> Table:
+    """An ExecuTorch program in one table."""
+
+    def listed(counts: dict[str, int]) -> str:
+        return "\n".join(f"{called} {count}" for called, count in counts.items()) or "none"
+
+    return _facts(
+        program=f"{name}, {size(program.file_bytes)}",
+        delegates=listed(program.delegates),
+        operators=listed(program.operators),
+        **{"on the CPU": listed(program.portable)},
+        arenas=f"activations {program.activations} B\ncache {program.cache} B",
+    )
 
 
 def generation_line(result: Generation, session: Session) -> str:

@@ -13,14 +13,16 @@ from onekv.commands.verify import show_parity
 if TYPE_CHECKING:
     from onekv.export.manifest import Manifest
 
-_PACKAGE = ".mlpackage"
+_PACKAGE, _PROGRAM = ".mlpackage", ".pte"
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A bundle, a model as for export, or a .mlpackage.")],
+    path: Annotated[
+        Path, typer.Argument(help="A bundle, a model as for export, a .mlpackage or a .pte.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a bundle, a checkpoint or a Core ML package holds."""
+    """Show what a bundle, a checkpoint, a Core ML package or an ExecuTorch program holds."""
     from onekv.export.bundle import is_bundle, open_bundle
     from onekv.export.checkpoints import open_checkpoint
     from onekv.terminal import checkpoint_table
@@ -30,6 +32,11 @@ def inspect(
         show_bundle(bundle.manifest, as_json)
         if bundle.entry.suffix == _PACKAGE and not as_json:
             _show_package(bundle.entry, as_json)
+        if bundle.entry.suffix == _PROGRAM and not as_json:
+            _show_program(bundle.entry, as_json)
+        return
+    if path.suffix == _PROGRAM:
+        _show_program(path, as_json)
         return
     if path.suffix == _PACKAGE:
         _show_package(path, as_json)
@@ -66,3 +73,14 @@ def _show_package(path: Path, as_json: bool) -> None:
         echo_json(summary)
     else:
         echo(package_table(summary))
+
+
+def _show_program(path: Path, as_json: bool) -> None:
+    from onekv.runtime.executorch_program import read_program
+    from onekv.terminal import program_table
+
+    program = read_program(path)
+    if as_json:
+        echo_json(program)
+    else:
+        echo(program_table(path.name, program))
