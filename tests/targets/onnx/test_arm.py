@@ -13,8 +13,8 @@ from onekv.export.model.spec import ModelSpec
 from onekv.quantize.numbers import Number
 from onekv.runtime.generate import Generation, Sampling, generate
 from onekv.runtime.onnx_session import OnnxOptions, OnnxSession
-from onekv.runtime.platforms import Platform, onnx_library
-from onekv.runtime.runner_build import ARM64_LINUX, Toolchain, build_runner
+from onekv.runtime.platforms import Platform, cmake_settings, onnx_library
+from onekv.runtime.runner_build import Toolchain, build_runner
 from tests.runner.running import run
 from tests.specs import LLAMA, PAPER
 from tests.targets.onnx.conftest import CONTEXT, Lowered, without_body
@@ -60,7 +60,7 @@ def arm_runner(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The runner, the runtime and the library, all for ARM, before the processor is named."""
     cpuinfo = tmp_path_factory.mktemp("proc") / "cpuinfo"
     cpuinfo.write_text(CPUINFO)
-    runner = build_runner("onnx", toolchain=Toolchain(ARM64_LINUX))
+    runner = build_runner("onnx", toolchain=Toolchain(cmake_settings(Platform.LINUX_AARCH64)))
     (runtime,) = ARM_RUNTIME.glob("onnxruntime/capi/libonnxruntime.so.*")
     script = f'mount --bind {cpuinfo} /proc/cpuinfo && exec qemu-aarch64 -L {LIBRARIES} -cpu "$@"'
     return ["unshare", "-rm", "sh", "-c", script, "sh", str(runner), str(runtime)]
