@@ -178,7 +178,11 @@ class AndroidDevice:
         if self._hashes([partial]).get(partial) != sha256:
             raise self._corrupt(at.name)
         mode = " && chmod 755 " + quote(str(at)) if at.parent == FOLDER / "bin" else ""
-        self._adb.shell(f"mv {quote(str(partial), str(at))}{mode}")
+        done = self._adb.shell(f"mv {quote(str(partial), str(at))}{mode}")
+        if done.code:
+            raise DeviceError(
+                ErrorKind.DEVICE_FULL, f"{self._adb.serial} does not let {at} be written"
+            )
 
     def _write(self, at: PurePath, text: str) -> None:
         local = Path(self._scratch.name) / at.name

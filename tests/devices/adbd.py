@@ -27,7 +27,9 @@ from tests.devices.faults import Act, Fault
 
 HOME = "/data/local/tmp"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-_QEMU = ("qemu-aarch64", "-cpu", "cortex-a76", "-L", "/usr/aarch64-linux-gnu")
+_QEMU = "qemu-aarch64 -cpu cortex-a76 -L /usr/aarch64-linux-gnu"
+# ONNX Runtime takes the host's processor, which it reads of there, for an error.
+_AS_ARM = 'unshare -rm sh -c \'mount --bind "{}" /proc/cpuinfo && exec {} "$@"\' sh'
 _AARCH64 = 183
 
 
@@ -109,9 +111,10 @@ class Phone:
         for remote, local in self._files.items():
             text = text.replace(remote, str(local))
         text = re.sub(rf"{re.escape(HOME)}\b", str(self._home), text)
-        programs = {word for word in re.findall(r"[\w./+-]+", text) if _is_arm_program(Path(word))}
-        for program in programs:
-            text = text.replace(program, " ".join((*_QEMU, program)), 1)
+        # A program stands after what is set for it; elsewhere its name is only an argument.
+        for start, word in re.findall(r"(\w+=\S+ (?:exec )?)(/[\w./+-]+)", text):
+            if _is_arm_program(Path(word)):
+                text = text.replace(start + word, f"{start}emulate {word}")
         return text
 
     def start(self, text: str) -> subprocess.Popen[bytes]:
@@ -155,8 +158,10 @@ class Phone:
         programs.mkdir()
         self._program("getprop", self._recordings.properties, "")
         self._program("dumpsys", self._recordings.dumpsys, "")
-        for name, body in (("logcat", f"cat '{self._log}'"),):
-            _write_program(programs / name, body)
+        _write_program(programs / "logcat", f"cat '{self._log}'")
+        told = self._files.get("/proc/cpuinfo")
+        emulator = _QEMU if told is None else _AS_ARM.format(told, _QEMU)
+        _write_program(programs / "emulate", f'exec {emulator} "$@"')
 
     def _program(self, name: str, answers: Mapping[str, str], missing: str) -> None:
         folder = self._folder / name
@@ -205,7 +210,7 @@ def _is_arm_program(path: Path) -> bool:
     if (
         not path.is_file()
         or not path.stat().st_mode & stat.S_IXUSR
-        or shutil.which(_QEMU[0]) is None
+        or shutil.which(_QEMU.split()[0]) is None
     ):
         return False
     with path.open("rb") as file:
