@@ -74,7 +74,9 @@ class TargetRules:
     """What a target can store and run. The first of each is its default.
 
     `context_multiple` divides every context length. `integers` says how integer weights are
-    stored, `integers_on` where a profile differs. `row_parts` is the number of records that a
+    stored, `integers_on` where a profile differs, as `ops_on` does for the operator forms. Files
+    of the profiles `not_run` cannot be executed by any runtime for this machine's system.
+    `row_parts` is the number of records that a
     quantised row of a one-tensor cache is stored in.
     """
 
@@ -87,3 +89,5 @@ class TargetRules:
     integers: IntegerRules = field(default_factory=IntegerRules)
     integers_on: Mapping[Profile, IntegerRules] = field(default_factory=dict)
     row_parts: int = 1
+    ops_on: Mapping[Profile, tuple[Ops, ...]] = field(default_factory=dict)
+    not_run: tuple[Profile, ...] = ()

@@ -23,7 +23,7 @@ from onekv.export.source import (
     quantise_checkpoint,
 )
 from onekv.export.stages import Reporter, Silent
-from onekv.export.targets import LowerRequest, check_target, lower
+from onekv.export.targets import LowerRequest, check_target, lower, target_rules
 from onekv.export.tokenizer import copy_tokenizer, load_tokenizer, parity_prompt
 from onekv.export.verify import Golden, check_bundle, golden_run, save_golden
 from onekv.quantize.plan import WeightPlan
@@ -154,7 +154,9 @@ def _lower(plan: ExportPlan, quantised: Quantised, folder: Path, reporter: Repor
         return lower(request, folder, progress)
 
 
-def _verify(plan: ExportPlan, entry: Path, golden: Golden, reporter: Reporter) -> Parity:
+def _verify(plan: ExportPlan, entry: Path, golden: Golden, reporter: Reporter) -> Parity | None:
+    if plan.options.profile in target_rules(plan.options.target).not_run:
+        return None
     with reporter.stage("verify") as progress:
         parity = check_bundle(entry, golden, plan.options, parity_name(plan.options), progress)
     if not parity.passed:
@@ -165,7 +167,7 @@ def _verify(plan: ExportPlan, entry: Path, golden: Golden, reporter: Reporter) -
     return parity
 
 
-def _describe(plan: ExportPlan, folder: Path, entry: str, parity: Parity) -> Manifest:
+def _describe(plan: ExportPlan, folder: Path, entry: str, parity: Parity | None) -> Manifest:
     checkpoint = plan.checkpoint
     return Manifest(
         schema_version=SCHEMA_VERSION,

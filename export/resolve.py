@@ -27,6 +27,7 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
     weights = _choose("weights", target, asked.weights, rules.weights)
     # Rows of 4 bits cost more quality than weights of 4 bits: they are asked for by name.
     own = Number.INT8 if weights is Number.INT4 else weights
+    profile = _choose("profile", target, asked.profile, rules.profiles)
     return ExportOptions(
         target=target,
         context=_context(spec, rules, asked.context),
@@ -34,8 +35,8 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
         cache=_choose(
             "cache", target, asked.cache or (own if own in rules.caches else None), rules.caches
         ),
-        profile=_choose("profile", target, asked.profile, rules.profiles),
-        ops=_choose("ops", target, asked.ops, rules.ops),
+        profile=profile,
+        ops=_choose("ops", target, asked.ops, rules.ops_on.get(profile, rules.ops)),
         group=asked.group,
         overrides=asked.overrides,
         platforms=_platforms(target, rules, asked.platforms),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import (
     EdgeCompileConfig,
     ExecutorchBackendConfig,
@@ -62,15 +61,17 @@ def _infer_tokens(module: GraphModule) -> None:
     module.recompile()
 
 
-def write_program(program: ExportedProgram, metadata: dict[str, Any], path: Path) -> None:
-    """Delegate what XNNPACK takes, plan memory, and write the file.
+def write_program(
+    program: ExportedProgram, partitioner: Any, metadata: dict[str, Any], path: Path
+) -> None:
+    """Delegate what the partitioner takes, plan memory, and write the file.
 
     Mutable buffers, which are the caches, get an arena of their own.
     """
     with quiet():
         edge = to_edge_transform_and_lower(
             program,
-            partitioner=partitioners(),
+            partitioner=[partitioner],
             constant_methods=metadata,
             compile_config=EdgeCompileConfig(_skip_dim_order=True),
         )
@@ -83,11 +84,6 @@ def write_program(program: ExportedProgram, metadata: dict[str, Any], path: Path
         )
     with path.open("wb") as file:
         made.write_to_file(file)
-
-
-def partitioners() -> Sequence[Any]:
-    """One partitioner for all precisions: a pair would split the graph into twice the delegates."""
-    return [XnnpackPartitioner()]
 
 
 @contextmanager

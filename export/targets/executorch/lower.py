@@ -7,15 +7,15 @@ from pathlib import Path
 from torch import Tensor
 
 from onekv.export.model.decoder import build_decoder
-from onekv.export.options import Ops
+from onekv.export.options import Profile
 from onekv.export.targets import LowerRequest, Progress
+from onekv.export.targets.executorch.delegates import caches, partitioner
 from onekv.export.targets.executorch.edge import trace, write_program
-from onekv.export.targets.executorch.graph import CachedDecoder, Caches, OperatorCaches
+from onekv.export.targets.executorch.graph import CachedDecoder
 from onekv.export.targets.executorch.metadata import metadata
 from onekv.export.targets.executorch.modules import exchange_modules
 from onekv.export.targets.executorch.rules import prefill_length
 from onekv.export.targets.executorch.weights import exchange_weights
-from onekv.runtime.rows import RowFormat
 
 FILE = "model.pte"
 
@@ -26,20 +26,13 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     prefill = prefill_length(spec, options.context)
     decoder = build_decoder(spec, _floats(request), options.context).requires_grad_(False)
     head = exchange_weights(decoder, request.quantised)
-    exchange_modules(decoder)
-    caches = _caches(request)
-    program = trace(CachedDecoder(decoder, head, caches).eval(), prefill)
-    write_program(program, metadata(request, prefill), folder / FILE)
+    if options.profile is Profile.CPU:
+        exchange_modules(decoder)
+    kept = caches(spec, options)
+    program = trace(CachedDecoder(decoder, head, kept).eval(), prefill)
+    delegate = partitioner(options.profile)
+    write_program(program, delegate, metadata(request, prefill), folder / FILE)
     return FILE
-
-
-def _caches(request: LowerRequest) -> Caches:
-    spec, options = request.spec, request.options
-    if options.ops is Ops.STOCK:
-        from onekv.export.targets.executorch.stock import StockCaches
-
-        return StockCaches(spec, options.context, options.cache)
-    return OperatorCaches(spec, options.context, RowFormat(options.cache))
 
 
 def _floats(request: LowerRequest) -> dict[str, Tensor]:

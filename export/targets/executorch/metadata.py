@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from onekv.export.options import Ops
+from onekv.export.options import Ops, Profile
 from onekv.export.targets import LowerRequest
 from onekv.runtime.executorch_session import LIBRARIES_METHOD, VERSION_METHOD
 
@@ -35,7 +35,10 @@ def metadata(request: LowerRequest, prefill: int) -> dict[str, Any]:
 
 def libraries(request: LowerRequest) -> list[str]:
     """Libraries of operators that a program calls outside of delegates."""
-    names = ["llama" if request.options.ops is Ops.STOCK else "onekv"]
+    options = request.options
+    names = ["onekv"] if options.ops is Ops.ONEKV else []
+    if options.ops is Ops.STOCK and options.profile is Profile.CPU:
+        names.append("llama")
     if "embed_tokens.weight" in request.quantised:
         names.append("quantized")
     return names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, Ops, TargetRules
+from onekv.export.options import ExportOptions, Ops, Profile, TargetRules
 from onekv.export.targets.executorch.versions import check_versions
 from onekv.quantize.numbers import Number
 from onekv.quantize.plan import IntegerRules
@@ -12,7 +12,10 @@ from onekv.quantize.plan import IntegerRules
 RULES = TargetRules(
     weights=(Number.FP32, Number.INT8, Number.INT4),
     caches=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
+    profiles=(Profile.CPU, Profile.GPU, Profile.APPLE),
     ops=(Ops.ONEKV, Ops.STOCK),
+    ops_on={Profile.GPU: (Ops.STOCK, Ops.ONEKV), Profile.APPLE: (Ops.STOCK,)},
+    not_run=(Profile.GPU, Profile.APPLE),
     integers=IntegerRules(rounds_activations=True),
 )
 
@@ -33,8 +36,11 @@ def prefill_length(spec: ModelSpec, context: int) -> int:
 def check(spec: ModelSpec, options: ExportOptions) -> None:
     """Refuse what no operator of the form computes, and versions that break the route."""
     check_versions()
+    if options.profile is not Profile.CPU:
+        _check_delegate(options)
     if options.ops is Ops.STOCK:
-        _check_stock(spec, options)
+        if options.profile is Profile.CPU:
+            _check_stock(spec, options)
     elif spec.head_dim % 8 or spec.head_dim > 512:
         raise UsageError(
             f"head_dim {spec.head_dim}: the kernel takes multiples of 8 up to 512",
@@ -57,3 +63,14 @@ def _check_stock(spec: ModelSpec, options: ExportOptions) -> None:
             f"a sliding window of {spec.window}: ExecuTorch's own attention has none",
             "Export with --ops onekv.",
         )
+
+
+def _check_delegate(options: ExportOptions) -> None:
+    """A GPU's or Core ML's delegate takes the whole model, in float32 as far as we write it."""
+    for what, number in (("weights", options.weights), ("cache", options.cache)):
+        if number is not Number.FP32:
+            raise UsageError(
+                f"{what} {number}: the {options.profile} profile of ExecuTorch stores fp32, which "
+                "its delegate narrows to what the device computes in",
+                f"Leave --{what} out, or choose --profile cpu.",
+            )
