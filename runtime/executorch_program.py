@@ -38,11 +38,10 @@ def read_program(path: Path) -> ProgramSummary:
     Raises:
         BundleError: the file is no program, is cut short, or has no `forward`.
     """
-    program = _parse(path)
-    plan = next((plan for plan in program.execution_plan if plan.name == "forward"), None)
-    if plan is None or len(plan.non_const_buffer_sizes) != 3:
+    plan = _forward_plan(path)
+    if len(plan.non_const_buffer_sizes) != 3:
         raise BundleError(
-            f"{path.name} has no method forward with one arena for its cache",
+            f"{path.name} has no arena of its own for a cache",
             "Only programs that onekv exported can be inspected.",
         )
     calls = Counter(
@@ -64,6 +63,23 @@ def read_program(path: Path) -> ProgramSummary:
         cache=cache,
         file_bytes=path.stat().st_size,
     )
+
+
+def planned_bytes(path: Path) -> int:
+    """Bytes of all arenas of `forward`, in a program of anybody.
+
+    Raises:
+        BundleError: the file is no program, is cut short, or has no `forward`.
+    """
+    return sum(_forward_plan(path).non_const_buffer_sizes)
+
+
+def _forward_plan(path: Path) -> Any:
+    plans = _parse(path).execution_plan
+    plan = next((plan for plan in plans if plan.name == "forward"), None)
+    if plan is None:
+        raise BundleError(f"{path.name} has no method forward", "Is it a language model?")
+    return plan
 
 
 def _operator(plan: Any, index: int) -> str:
