@@ -44,12 +44,13 @@ def write(path: Path, spec: ModelSpec = SPEC) -> None:
     def linear(name: str, rows: int, columns: int) -> None:
         state.update({f"{name}.weight": random(rows, columns), f"{name}.bias": random(rows)})
 
-    projections = ("c_q", "c_k") if spec.sharing is Sharing.K_IS_V else ("c_q", "c_k", "c_v")
+    one = spec.sharing is Sharing.K_IS_V
+    projections = {"c_q": width, "c_k": width} if one else {"c_attn": 3 * width}
     for layer in (f"h.{index}" for index in range(spec.layers)):
         norm(f"{layer}.ln_1")
         state[f"{layer}.attn.bias"] = torch.ones(1, 1, positions, positions).tril()
-        for name in (*projections, "c_proj"):
-            linear(f"{layer}.attn.{name}", width, width)
+        for name, rows in {**projections, "c_proj": width}.items():
+            linear(f"{layer}.attn.{name}", rows, width)
         norm(f"{layer}.ln_2")
         linear(f"{layer}.mlp.c_fc", ffn, width)
         linear(f"{layer}.mlp.c_proj", width, ffn)
