@@ -19,6 +19,7 @@ from rich.table import Table
 
 from onekv.bench import decode_program, random_paper
 from onekv.bench.measure import run_measured
+from onekv.export.plan import parameters
 
 CONTEXT, TOKENS = 8192, 16
 DEPTHS = (0, 2048, 8192 - TOKENS)
@@ -91,7 +92,7 @@ def export_samples(work: Path) -> tuple[Exported, ...]:
     for name, tool in (("tiny-qkv", "two tensors"), ("tiny", "one tensor")):
         out = work / f"{name}-executorch"
         options = ["--to", "executorch", "--weights", "int4", "--cache", "fp32", "--force", "-o"]
-        command = (_tool("onekv"), "export", SAMPLES / name, *options, out)
+        command: tuple[str | Path, ...] = (_tool("onekv"), "export", SAMPLES / name, *options, out)
         rows.append(_export("sample", tool, command, work))
     return tuple(rows)
 
@@ -103,7 +104,7 @@ def export_large(work: Path) -> Exported:
         program = (sys.executable, "-m", "onekv.bench.random_paper", checkpoint)
         run_measured(program, work / "random.log")
     options = ["--to", "executorch", "--weights", "int4", "--no-tokenizer", "--force", "-o"]
-    command = (_tool("onekv"), "export", checkpoint, *options, out)
+    command: tuple[str | Path, ...] = (_tool("onekv"), "export", checkpoint, *options, out)
     return _export("paper 1.2B Q-K=V", "onekv", command, work)
 
 
@@ -146,7 +147,7 @@ def main(
     console.print(_export_table(exports))
     console.print(_speed_table(speeds))
     print(f"streaming read: {stream:.1f} GB/s")
-    weights = 4 * random_paper.parameter_count()
+    weights = 4 * parameters(random_paper.SPEC)
     for row in exports:
         if row.model.startswith("paper"):
             print(f"{row.model}: peak RSS {row.peak_rss / weights:.2f} times the fp32 weights")

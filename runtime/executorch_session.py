@@ -44,7 +44,7 @@ class ExecutorchSession(Counted):
         self._forward = _forward(path, program, made_with)
         planned = self._forward.method_meta()
         caches = map(planned.attribute_tensor_meta, range(planned.num_attributes()))
-        self._cache_bytes = sum(cache.nbytes() for cache in caches)
+        self._cache_bytes = sum(int(cache.nbytes()) for cache in caches)
         # The runtime keeps the file mapped only as long as its program lives.
         self._program = program
 
@@ -53,8 +53,12 @@ class ExecutorchSession(Counted):
         return self._cache_bytes
 
     @property
+    def kernel(self) -> bool:
+        return "onekv" in self._libraries
+
+    @property
     def operators(self) -> str:
-        if "onekv" not in self._libraries:
+        if not self.kernel:
             return STOCK
         return f"onekv kernel, {kernel_library.best_isa()}"
 

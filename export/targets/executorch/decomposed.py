@@ -50,8 +50,8 @@ class DecomposedCache:
 
     def attend(self, q: Tensor, rows: tuple[Tensor, ...], step: Step) -> Tensor:
         """See `LayerCache`."""
-        for new, cache in zip(rows, self.tensors):
-            self.append(cache, new.to(cache.dtype), step.pos)
+        for row, cache in zip(rows, self.tensors):
+            self.append(cache, row.to(cache.dtype), step.pos)
         shape = self.tensors[0].shape[-3:]
         keys, values = (self.tensors[i].view(shape).to(q.dtype) for i in (0, -1))
         length, new = shape[0], q.shape[1]

@@ -36,7 +36,8 @@ class ProductRMSNorm(nn.Module):
         self.weight, self.eps, self.mean = norm.weight, norm.eps, mean
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weight * (x * torch.rsqrt(self.mean(x * x) + self.eps))
+        out: Tensor = self.weight * (x * torch.rsqrt(self.mean(x * x) + self.eps))
+        return out
 
 
 class ProductLayerNorm(nn.Module):
