@@ -50,7 +50,8 @@ class ProductLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         centred = x - self.mean(x)
         scaled = centred * torch.rsqrt(self.mean(centred * centred) + self.eps)
-        return scaled * self.weight + self.bias
+        out: Tensor = scaled * self.weight + self.bias
+        return out
 
 
 class ProductRotation(nn.Module):
