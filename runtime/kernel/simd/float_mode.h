@@ -108,8 +108,8 @@ struct FloatKeys {
   }
 
   template <class W>
-  static void stage_query(const Problem&, W& w, const float* halves, int) {
-    std::memcpy(w.turned, halves, w.row_bytes);
+  static void stage_query(const Problem&, W& w, const float* halves, int, char* to) {
+    std::memcpy(to, halves, w.row_bytes);
   }
 };
 

@@ -97,7 +97,7 @@ struct Workspace {
   char* keys;       // [kRowPadding][row_bytes]
   float* scores;    // [padded][kSuperTile + kRowPadding]
   float* scales;    // [kSuperTile + kRowPadding] of the rows, where they have them
-  float* wide;      // two rows of floats
+  float* wide;      // four rows of floats
   float* alpha;     // [padded]: what the old sums are multiplied by
   Ahead ahead;
   typename Mode::Scratch mode;
@@ -115,7 +115,7 @@ struct Workspace {
     keys = arena.take<char>(int64_t{kRowPadding} * row_bytes);
     scores = arena.take<float>(int64_t{padded} * kScoreStride);
     scales = arena.take<float>(kScoreStride);
-    wide = arena.take<float>(4 * half);
+    wide = arena.take<float>(8 * half);
     alpha = arena.take<float>(padded);
     mode.take(p, padded, arena);
     end = arena.next;

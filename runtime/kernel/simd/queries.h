@@ -46,10 +46,18 @@ static void pack_queries(const Problem& p, int64_t position, Workspace<Mode>& w)
   for (int m = 0; m < w.queries; ++m) {
     const float* halves = w.halves + int64_t{m} * 2 * w.half;
     if (p.args->cos) {
-      turn_back(p, position, w.half, halves, w.wide);
-      halves = w.wide;
+      // By fours, so that no query waits for what was just stored.
+      for (int next = m; m % 4 == 0 && next < m + 4 && next < w.queries; ++next) {
+        turn_back<V>(p, position, w.half, w.halves + int64_t{next} * 2 * w.half,
+                     w.wide + next % 4 * 2 * w.half);
+      }
+      halves = w.wide + m % 4 * 2 * w.half;
     }
-    Mode::stage_query(p, w, halves, m);
+    if constexpr (Heads == 1) {
+      Mode::stage_query(p, w, halves, m, w.packed + int64_t{m} * w.row_bytes);
+      continue;
+    }
+    Mode::stage_query(p, w, halves, m, w.turned);
     pack_query<Heads, V>(w.turned, w.row_bytes, m % Heads,
                          w.packed + int64_t{m / Heads} * Heads * w.row_bytes);
   }

@@ -43,16 +43,24 @@ static void fill_tile_table(const Problem& p, int half, int rows, char* table) {
 }
 
 // One query's halves [2][half], turned back by the angles of `position`.
+template <class V>
 static inline void turn_back(const Problem& p, int64_t position, int half,
                              const float* __restrict from, float* __restrict to) {
   const float* cos = p.args->cos + position * p.args->table_stride;
   const float* sin = p.args->sin + position * p.args->table_stride;
   int pairs = p.head_dim / 2;
-  for (int i = 0; i < pairs; ++i) {
+  int i = 0;
+  for (; i + V::kLanes <= pairs; i += V::kLanes) {
+    auto x = load<typename V::F>(from + i), y = load<typename V::F>(from + half + i);
+    auto c = load<typename V::F>(cos + i), s = load<typename V::F>(sin + i);
+    store(to + i, x * c + y * s);
+    store(to + half + i, y * c - x * s);
+  }
+  for (; i < pairs; ++i) {
     to[i] = from[i] * cos[i] + from[half + i] * sin[i];
     to[half + i] = from[half + i] * cos[i] - from[i] * sin[i];
   }
-  for (int i = pairs; i < half; ++i) to[i] = to[half + i] = 0;
+  for (; i < half; ++i) to[i] = to[half + i] = 0;
 }
 
 }  // namespace onekv

@@ -30,7 +30,7 @@ static inline void store(void* to, T vector) {
 
 // Lanes l with bit Step clear: a[l] + a[l + Step]; the others: b[l - Step] + b[l].
 template <int Step, class T, std::size_t... L>
-static inline T add_neighbours(T a, T b, std::index_sequence<L...>) {
+static inline __attribute__((always_inline)) T add_neighbours(T a, T b, std::index_sequence<L...>) {
   constexpr int n = sizeof...(L);
   T first = __builtin_shufflevector(a, b, (L & Step ? n + L - Step : L)...);
   T second = __builtin_shufflevector(a, b, (L & Step ? n + L : L + Step)...);
@@ -39,11 +39,13 @@ static inline T add_neighbours(T a, T b, std::index_sequence<L...>) {
 
 // Of every four lanes: a0 + a1, a2 + a3, b0 + b1, b2 + b3, which most processors shuffle at once.
 template <class T, std::size_t... L>
-static inline T add_in_fours(T a, T b, std::index_sequence<L...>) {
+static inline __attribute__((always_inline)) T add_in_fours(T a, T b, std::index_sequence<L...>) {
   constexpr int n = sizeof...(L);
-  T even = __builtin_shufflevector(a, b, (L / 4 * 4 + L % 2 * 2 + (L % 4 / 2) * n)...);
-  T odd = __builtin_shufflevector(a, b, (L / 4 * 4 + L % 2 * 2 + 1 + (L % 4 / 2) * n)...);
-  return even + odd;
+  // As floats even when they are integers: only floats have the instruction.
+  using F = Vector<float, n>;
+  F even = __builtin_shufflevector((F)a, (F)b, (L / 4 * 4 + L % 2 * 2 + (L % 4 / 2) * n)...);
+  F odd = __builtin_shufflevector((F)a, (F)b, (L / 4 * 4 + L % 2 * 2 + 1 + (L % 4 / 2) * n)...);
+  return (T)even + (T)odd;
 }
 
 // `sums` holds Parts vectors; lane h * Parts + r of the result is the sum over p of lane

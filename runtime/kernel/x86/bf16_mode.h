@@ -82,14 +82,15 @@ struct Bf16Mode {
                     [&](int i, F x, F y) { store(to + 8 * i + 64, pairs(x, y)); });
   }
 
-  static void stage_query(const Problem& p, Workspace<Bf16Mode>& w, const float* halves, int) {
+  static void stage_query(const Problem& p, Workspace<Bf16Mode>& w, const float* halves, int,
+                          char* to) {
     if (p.args->cos) {
       in_staged_order(halves, halves + w.half, w.half,
-                      [&](int i, F x, F y) { store(w.turned + 4 * i, round_pairs(x, y)); });
+                      [&](int i, F x, F y) { store(to + 4 * i, round_pairs(x, y)); });
       return;
     }
     for (int i = 0; i < 2 * w.half; i += 32) {
-      store(w.turned + 2 * i, join(load<F>(halves + i), load<F>(halves + i + 16)));
+      store(to + 2 * i, join(load<F>(halves + i), load<F>(halves + i + 16)));
     }
   }
 
@@ -118,8 +119,8 @@ struct Bf16Mode {
 
   static constexpr int kHalfBytes = 32;  // of a row for each vector of its key
 
-  template <int N, bool Turn>
-  static void make_key(const Problem&, const uint8_t* x, const uint8_t* y, const char* table,
+  template <int N, bool Turn, bool Split>
+  static ONEKV_INLINE void make_key(const Problem&, const uint8_t* x, const uint8_t* y, const char* table,
                        float*, Lanes* key) {
     for (int n = 0; n < N / 2; ++n) {
       if (Turn) {

@@ -46,7 +46,8 @@ struct Int8Mode {
 
   // A query as integers so large that no sum over any row leaves 31 bits. Turning leaves its size,
   // which is taken once.
-  static void stage_query(const Problem&, Workspace<Int8Mode>& w, const float* halves, int m) {
+  static void stage_query(const Problem&, Workspace<Int8Mode>& w, const float* halves, int m,
+                          char* to) {
     float& factor = w.mode.factor[m];
     if (factor == 0) {
       F squares = {};
@@ -56,7 +57,7 @@ struct Int8Mode {
       factor = size > 0 ? (room < 32000 ? room : 32000) / size : 1;
       w.mode.inverse[m] = 1 / (factor * kKeySteps);
     }
-    store_in_order(halves, halves + w.half, w.half, factor, w.turned);
+    store_in_order(halves, halves + w.half, w.half, factor, to);
   }
 
   static __m256i to_int16(const float* from, float factor) {
@@ -100,11 +101,11 @@ struct Int8Mode {
 
   static constexpr int kHalfBytes = 16;  // of a row for each vector of its key
 
-  template <int N, bool Turn>
-  static void make_key(const Problem& p, const uint8_t* x, const uint8_t* y, const char* table,
+  template <int N, bool Turn, bool Split>
+  static ONEKV_INLINE void make_key(const Problem& p, const uint8_t* x, const uint8_t* y, const char* table,
                        float* scale, Lanes* key) {
     *scale = load<float>(x + p.part_dim);
-    const float ratio = p.parts == 2 ? join_scales(load<float>(y + p.part_dim), scale) : 1;
+    const float ratio = Split ? join_scales(load<float>(y + p.part_dim), scale) : 1;
     for (int n = 0; n < N; n += 4) {
       Lanes* to = key + n;
       if constexpr (N == 2) {
@@ -115,7 +116,7 @@ struct Int8Mode {
         to[0] = _mm512_unpacklo_epi8(zero, low), to[1] = _mm512_unpackhi_epi8(zero, low);
         to[2] = _mm512_unpacklo_epi8(zero, high), to[3] = _mm512_unpackhi_epi8(zero, high);
       }
-      finish_key<(N < 4 ? N : 4), Turn>(p, ratio, table + 64 * n, to);
+      finish_key<(N < 4 ? N : 4), Turn, Split>(ratio, table + 64 * n, to);
     }
   }
 
@@ -128,12 +129,12 @@ struct Int8Mode {
   }
 
   // Brings parts to one scale and turns the pairs: N / 2 vectors of x, then of y.
-  template <int N, bool Turn>
-  static void finish_key(const Problem& p, float ratio, const char* table, Lanes* key) {
+  template <int N, bool Turn, bool Split>
+  static ONEKV_INLINE void finish_key(float ratio, const char* table, Lanes* key) {
     for (int n = 0; n < N / 2; ++n) {
       Lanes& x = key[n];
       Lanes& y = key[N / 2 + n];
-      if (p.parts == 2) shrink(ratio > 0 ? x : y, ratio);
+      if (Split) shrink(ratio > 0 ? x : y, ratio);
       if (Turn) {
         turn(load<Lanes>(table + 64 * n), load<Lanes>(table + 64 * (N / 2 + n)), x, y);
       } else {
@@ -152,10 +153,21 @@ struct Int8Mode {
     return {w.keys, w.row_bytes};
   }
 
+  // Turns and joins what the call asks for.
+  template <int N>
+  static void finish(const Problem& p, float ratio, const char* table, Lanes* key) {
+    if (p.args->cos) {
+      p.parts == 2 ? finish_key<N, true, true>(ratio, table, key)
+                   : finish_key<N, true, false>(ratio, table, key);
+    } else {
+      p.parts == 2 ? finish_key<N, false, true>(ratio, table, key)
+                   : finish_key<N, false, false>(ratio, table, key);
+    }
+  }
+
   static void stage_row(const Problem& p, const uint8_t* x, const uint8_t* y, const char* table,
                         int half, float* scale, char* to) {
     Lanes key[4];
-    bool turns = p.args->cos;
     *scale = load<float>(x + p.part_dim);
     float ratio = p.parts == 2 ? join_scales(load<float>(y + p.part_dim), scale) : 1;
     Lanes zero = _mm512_setzero_si512();
@@ -164,12 +176,12 @@ struct Int8Mode {
       Lanes low = load<Lanes>(x + i), high = load<Lanes>(y + i);
       key[0] = _mm512_unpacklo_epi8(zero, low), key[1] = _mm512_unpackhi_epi8(zero, low);
       key[2] = _mm512_unpacklo_epi8(zero, high), key[3] = _mm512_unpackhi_epi8(zero, high);
-      turns ? finish_key<4, true>(p, ratio, table, key) : finish_key<4, false>(p, ratio, table, key);
+      finish<4>(p, ratio, table, key);
       std::memcpy(to, key, 256);
     }
     if (i == half) return;
     key[0] = widen(x + i), key[1] = widen(y + i);
-    turns ? finish_key<2, true>(p, ratio, table, key) : finish_key<2, false>(p, ratio, table, key);
+    finish<2>(p, ratio, table, key);
     std::memcpy(to, key, 128);
   }
 

@@ -7,15 +7,19 @@
 
 namespace onekv {
 
-// Lane n of the result is the sum of the lanes of sums[n].
+#define ONEKV_INLINE inline __attribute__((always_inline))
+
+// Lane 4 l + n of the result is the sum of lanes 4 l .. 4 l + 3 of the n-th argument.
 template <class T>
-static inline T sum_each(const T* sums) {
+static ONEKV_INLINE T sum_fours(T a, T b, T c, T d) {
   auto lanes = std::make_index_sequence<16>();
-  T fours[4];
-  for (int i = 0; i < 4; ++i) {
-    fours[i] = add_in_fours(add_in_fours(sums[4 * i], sums[4 * i + 1], lanes),
-                            add_in_fours(sums[4 * i + 2], sums[4 * i + 3], lanes), lanes);
-  }
+  return add_in_fours(add_in_fours(a, b, lanes), add_in_fours(c, d, lanes), lanes);
+}
+
+// The rest of it: lane 4 i + n of the result is the sum of lanes n, 4 + n, .. of fours[i].
+template <class T>
+static ONEKV_INLINE T sum_lanes(const T* fours) {
+  auto lanes = std::make_index_sequence<16>();
   return add_neighbours<8>(add_neighbours<4>(fours[0], fours[1], lanes),
                            add_neighbours<4>(fours[2], fours[3], lanes), lanes);
 }
@@ -28,27 +32,35 @@ static inline T by_head(T x, std::index_sequence<L...>) {
 }
 
 // The rows from `first` on of a super-tile, 16 / Heads of them; the last again where there are fewer.
-template <class Mode, int N, int Heads, bool Turn>
-static inline void score_row_block(const Problem& p, const RowSpan& span, int first, int last,
+template <class Mode, int N, int Heads, bool Turn, bool Split>
+static ONEKV_INLINE void score_row_block(const Problem& p, const RowSpan& span, int first, int last,
                                    const TileTable& table, const typename Mode::Lanes* queries,
                                    Workspace<Mode>& w, Lines& lines, int asks) {
   constexpr int rows = 16 / Heads;
-  typename Mode::Sum sums[16];
-#pragma GCC unroll 16
-  for (int r = 0; r < rows; ++r) {
-    for (int i = 0; i < asks; ++i) lines.ask();
-    int row = first + r < last ? first + r : last - 1;
-    const uint8_t* x = span.part[0] + row * span.stride;
-    const uint8_t* y = p.parts == 2 ? span.part[1] + row * span.stride : x + Mode::kHalfBytes * N;
-    typename Mode::Lanes key[N];
-    Mode::template make_key<N, Turn>(p, x, y, table.row(r), w.scales + row, key);
-    for (int h = 0; h < Heads; ++h) {
-      typename Mode::Sum sum = {};
-      for (int n = 0; n < N; ++n) sum = Mode::dot(sum, queries[h * N + n], key[n]);
-      sums[r * Heads + h] = sum;
+  typename Mode::Sum fours[4];
+#pragma GCC unroll 4
+  for (int four = 0; four < 4; ++four) {
+    typename Mode::Sum sums[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4 / Heads; ++i) {
+      int r = four * (4 / Heads) + i;
+      for (int a = 0; a < asks; ++a) lines.ask();
+      int row = first + r < last ? first + r : last - 1;
+      const uint8_t* x = span.part[0] + row * span.stride;
+      const uint8_t* y = Split ? span.part[1] + row * span.stride : x + Mode::kHalfBytes * N;
+      typename Mode::Lanes key[N];
+      Mode::template make_key<N, Turn, Split>(p, x, y, table.row(r), w.scales + row, key);
+#pragma GCC unroll 4
+      for (int h = 0; h < Heads; ++h) {
+        typename Mode::Sum sum = {};
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sum = Mode::dot(sum, queries[h * N + n], key[n]);
+        sums[i * Heads + h] = sum;
+      }
     }
+    fours[four] = sum_fours(sums[0], sums[1], sums[2], sums[3]);
   }
-  auto total = by_head<Heads>(Mode::to_float(sum_each(sums)), std::make_index_sequence<16>());
+  auto total = by_head<Heads>(Mode::to_float(sum_lanes(fours)), std::make_index_sequence<16>());
   float lanes[16];
   store(lanes, total);
   for (int h = 0; h < Heads; ++h) {
@@ -56,7 +68,7 @@ static inline void score_row_block(const Problem& p, const RowSpan& span, int fi
   }
 }
 
-template <class Mode, int N, int Heads, bool Turn>
+template <class Mode, int N, int Heads, bool Turn, bool Split>
 static void score_by_rows(const Problem& p, const RowSpan& span, int64_t position,
                           const TileTable& table, Workspace<Mode>& w) {
   constexpr int rows = 16 / Heads;
@@ -71,7 +83,7 @@ static void score_by_rows(const Problem& p, const RowSpan& span, int64_t positio
       std::memcpy(queries, w.packed, sizeof queries);
     }
     Lines lines = w.ahead.take(share, int64_t{asks} * rows);
-    score_row_block<Mode, N, Heads, Turn>(p, span, first, span.count, table.from(first % tile),
+    score_row_block<Mode, N, Heads, Turn, Split>(p, span, first, span.count, table.from(first % tile),
                                           queries, w, lines, asks);
   }
 }
@@ -88,8 +100,11 @@ static void score_few(const Problem& p, const RowSpan& span, int64_t position,
                       const TileTable& table, Workspace<Mode>& w) {
   auto score = [&](auto vectors, auto heads) {
     constexpr int n = decltype(vectors)::value, h = decltype(heads)::value;
-    if (p.args->cos) return score_by_rows<Mode, n, h, true>(p, span, position, table, w);
-    score_by_rows<Mode, n, h, false>(p, span, position, table, w);
+    auto score_rows = p.args->cos ? (p.parts == 2 ? score_by_rows<Mode, n, h, true, true>
+                                                  : score_by_rows<Mode, n, h, true, false>)
+                                  : (p.parts == 2 ? score_by_rows<Mode, n, h, false, true>
+                                                  : score_by_rows<Mode, n, h, false, false>);
+    score_rows(p, span, position, table, w);
   };
   auto with_vectors = [&](auto heads) {
     if (w.row_bytes == 128) return score(std::integral_constant<int, 2>(), heads);
