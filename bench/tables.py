@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import median
 
 from rich.table import Table
 
-from onekv.bench.planned import planned_anonymous
 from onekv.bench.records import Iteration, Phase
+from onekv.bench.series import collect, middle
 from onekv.bench.slope import Slope
 
 _MIB = 2**20
@@ -35,15 +34,15 @@ def speed_table(records: Sequence[Iteration]) -> Table:
     table = Table(title="speed, medians")
     for heading in ("bundle", "depth", "TTFT ms", "prefill tok/s", "decode tok/s", "read GB/s"):
         table.add_column(heading, justify="left" if heading == "bundle" else "right")
-    for (name, depth), of_series in _series(records).items():
-        speeds = [r.speed for r in of_series if r.speed is not None]
+    for series in collect(records):
+        speeds = [r.speed for r in series.records if r.speed is not None]
         table.add_row(
-            name,
-            str(depth),
+            series.bundle.name,
+            str(series.depth),
             _median((s.ttft * 1000 for s in speeds), ".1f"),
             _median((s.prefill_tokens_per_second for s in speeds), ".1f"),
             _median((s.decode_tokens_per_second for s in speeds), ".1f"),
-            _median((r.stream_read_gb_s for r in of_series), ".1f"),
+            _median((r.stream_read_gb_s for r in series.records), ".1f"),
         )
     return table
 
@@ -54,21 +53,20 @@ def phase_table(records: Sequence[Iteration]) -> Table:
     headings = ("bundle", "depth", "phase", "anonymous", "planned", "off", "file", "high water")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("bundle", "phase") else "right")
-    for (name, depth), of_series in _series(records).items():
+    for series in collect(records):
         for phase in Phase:
-            entries = [p for r in of_series if (p := r.phase(phase)) is not None]
-            measured = _middle(p.anonymous for p in entries)
-            planned = _planned(of_series[0], phase)
-            off = None if measured is None or planned is None else measured / planned - 1
+            measured = series.of_phase(phase, lambda entry: entry.anonymous)
+            planned = series.planned(phase)
+            off = None if measured is None or not planned else measured / planned - 1
             table.add_row(
-                name,
-                str(depth),
+                series.bundle.name,
+                str(series.depth),
                 phase,
                 _mib(measured),
                 _mib(planned),
                 _UNKNOWN if off is None else f"{off:+.1%}",
-                _mib(_middle(p.end.pss_file for p in entries)),
-                _mib(_middle(p.high_water for p in entries)),
+                _mib(series.of_phase(phase, lambda entry: entry.end.pss_file)),
+                _mib(series.of_phase(phase, lambda entry: entry.high_water)),
             )
     return table
 
@@ -91,28 +89,9 @@ def slope_table(slopes: Sequence[Slope]) -> Table:
     return table
 
 
-def _series(records: Iterable[Iteration]) -> dict[tuple[str, int], list[Iteration]]:
-    series: dict[tuple[str, int], list[Iteration]] = {}
-    for record in records:
-        if record.ok and not record.warm_up:
-            series.setdefault((record.bundle.name, record.options.depth), []).append(record)
-    return series
-
-
-def _planned(record: Iteration, phase: Phase) -> float | None:
-    if record.planned is None:
-        return None
-    return planned_anonymous(record.planned, record.options, phase)
-
-
-def _middle(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
 def _median(values: Iterable[float | None], form: str) -> str:
-    middle = _middle(values)
-    return _UNKNOWN if middle is None else f"{middle:{form}}"
+    found = middle(values)
+    return _UNKNOWN if found is None else f"{found:{form}}"
 
 
 def _mib(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onekv.bench.devices.base import DeviceError
+from onekv.bench.devices.processes import run_text
 from onekv.bench.records import ErrorKind
 from onekv.errors import UsageError
 
@@ -112,7 +112,7 @@ class Adb:
         raise self._lost(done.stderr)
 
     def _run(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
-        return run_adb(self._program, "-s", self.serial, *arguments, timeout=timeout)
+        return run_text([self._program, "-s", self.serial, *arguments], timeout)
 
     def _silent(self, seconds: float) -> DeviceError:
         return DeviceError(
@@ -155,7 +155,7 @@ def choose_serial(asked: str | None) -> str:
         DeviceError: that phone is not there or not ready, or there is none.
         UsageError: several are there and none was named; or adb is missing.
     """
-    listing = run_adb(find_adb(), "devices", timeout=30).stdout
+    listing = run_text([find_adb(), "devices"], timeout=30).stdout
     found = dict(re.findall(r"^(\S+)\t(\S+)", listing, re.MULTILINE))
     names = ", ".join(found) or "none"
     if asked is None:
@@ -192,20 +192,6 @@ def find_adb() -> str:
             "adb is not installed", "apt-get install adb, or Android's platform-tools."
         )
     return program
-
-
-def run_adb(program: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run adb; what phones print need not be UTF-8."""
-    return subprocess.run(
-        [program, *arguments],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        timeout=timeout,
-        check=False,
-        env=os.environ | {"ADB_TRACE": ""},
-    )
 
 
 def last_line(text: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onekv.bench.devices.base import DeviceError
+from onekv.bench.devices.processes import run_text
 from onekv.bench.records import ErrorKind
 from onekv.errors import UsageError
 
@@ -46,15 +47,7 @@ class Devicectl:
         command = [*_program(), "device", "process", "launch", "--console", "--terminate-existing"]
         command += ["--device", self.udid, *arguments]
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=timeout,
-                check=False,
-            )
+            done = run_text(command, timeout)
         except subprocess.TimeoutExpired:
             # The console owns the app: without it the app is ended.
             raise TimeoutError from None
@@ -119,15 +112,7 @@ def _ask(*arguments: str, timeout: float) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory(prefix="onekv-devicectl-") as folder:
         answer = Path(folder) / "answer.json"
         try:
-            done = subprocess.run(
-                [*_program(), *arguments, "--json-output", str(answer)],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                stdin=subprocess.DEVNULL,
-                timeout=timeout,
-                check=False,
-            )
+            done = run_text([*_program(), *arguments, "--json-output", str(answer)], timeout)
         except subprocess.TimeoutExpired:
             raise DeviceError(
                 ErrorKind.DEVICE_LOST, f"the iPhone did not answer for {timeout:.0f} s", RESUME
