@@ -9,6 +9,7 @@ import numpy as np
 
 from onekv.bench.records import BundleInfo, Iteration, Phase, Purpose
 from onekv.errors import UsageError
+from onekv.runtime.generate import PREFILL_CHUNK
 
 _POINTS = 5
 # So many rows of floats fill whole pages of 16 KiB from a head_dim of 64 on.
@@ -35,12 +36,14 @@ class Slope:
 def slope_depths(context: int, prompt_tokens: int, decode_tokens: int) -> tuple[int, ...]:
     """Depths that spread over a context, so that the tokens of each fill whole pages.
 
+    Each has a prefill step of full length in it, whose activations are then the same in all.
+
     Raises:
         UsageError: the context is too short to tell a slope.
     """
     steps = context // _STEP
     fed = prompt_tokens + max(0, decode_tokens - 1)
-    least = -(-fed // _STEP)
+    least = -(-(max(prompt_tokens, PREFILL_CHUNK) + fed - prompt_tokens) // _STEP)
     if steps < least + 2:
         raise UsageError(
             f"a context of {context} tokens is too short for a slope",

@@ -37,10 +37,10 @@ def test_a_run_with_wrong_tokens_or_of_another_purpose_is_no_point() -> None:
 def test_depths_fill_whole_pages_and_spread_to_the_end(context: int) -> None:
     ends = [depth + 128 + 15 for depth in slope_depths(context, 128, 16)]
     assert all(end % 64 == 0 for end in ends)
-    assert ends[0] == 192 and ends[-1] == context
+    assert ends[0] == 320 and ends[-1] == context
     assert len(ends) >= 4
 
 
 def test_a_context_too_short_for_a_line_is_refused() -> None:
     with pytest.raises(UsageError, match="too short"):
-        slope_depths(256, 128, 16)
+        slope_depths(384, 128, 16)
