@@ -100,6 +100,11 @@ struct FloatKeys {
     }
   }
 
+  template <class W>
+  static RowSpan open(const Problem&, const RowSpan& span, W&) {
+    return span;
+  }
+
   static bool keeps_apart(const Problem&, int) { return false; }
   template <class W>
   static void score(const Problem& p, const RowSpan& span, int64_t position,

@@ -50,9 +50,13 @@ static void attend_piece(const Problem& p, const Piece& piece, const Piece* next
   for (int64_t at = piece.begin; at < piece.end;) {
     int count = super_tile_at(p, piece, at);
     w.ahead = rows_ahead(p, piece, at + count, next);
-    Mode::score(p, span_at(p, p.args->rows, piece, at, count), at, table, w);
+    RowSpan rows = Mode::open(p, span_at(p, p.args->rows, piece, at, count), w);
+    Mode::score(p, rows, at, table, w);
     softmax_span(p, piece, at, count, w, result);
-    Mode::add_values(p, span_at(p, value_rows(p), piece, at, count), w, result);
+    if (p.args->values.part[0]) {
+      rows = Mode::open(p, span_at(p, p.args->values, piece, at, count), w);
+    }
+    Mode::add_values(p, rows, w, result);
     at += count;
   }
 }

@@ -131,6 +131,11 @@ struct Bf16Mode {
     }
   }
 
+  template <class W>
+  static RowSpan open(const Problem&, const RowSpan& span, W&) {
+    return span;
+  }
+
   static bool keeps_apart(const Problem& p, int queries) { return has_few<Bf16Mode>(p, queries); }
   static void score(const Problem& p, const RowSpan& span, int64_t position,
                     const TileTable& table, Workspace<Bf16Mode>& w) {

@@ -1,16 +1,19 @@
-// int8 rows with integer dot products. Keys are turned as 16-bit integers with six bits below the
-// stored ones; values are summed as bytes against weights of two bytes each.
+// int8 and int4 rows with integer dot products. Keys are turned as 16-bit integers with six bits
+// below the stored ones; values are summed as bytes. int4 rows become int8 rows first.
 #pragma once
 
 #include <cmath>
 
 #include "../simd/piece.h"
-#include "int8_values.h"
+#include "int4_rows.h"
+#include "integer_values.h"
 #include "row_scores.h"
 
 namespace onekv {
 
-struct Int8Mode {
+template <onekv_format Format>
+struct IntegerMode {
+  static constexpr bool kUnpacks = Format == ONEKV_INT4;
   using V = Avx512;
   using F = V::F;
   using Lanes = __m512i;
@@ -24,9 +27,11 @@ struct Int8Mode {
   struct Scratch {
     float* factor;   // [padded]: what a query is multiplied by
     float* inverse;  // [padded]: what its integer scores are multiplied by
-    Int8Weights weights;
+    IntegerWeights<!kUnpacks> weights;
+    Int4Rows unpacked;
     void start(int padded) { std::memset(factor, 0, sizeof(float) * padded); }
-    void take(const Problem&, int padded, Arena& arena) {
+    void take(const Problem& p, int padded, Arena& arena) {
+      if (kUnpacks) unpacked.take(p, arena);
       factor = arena.take<float>(padded);
       inverse = arena.take<float>(padded);
       weights.take(padded, arena);
@@ -35,8 +40,12 @@ struct Int8Mode {
 
   static bool takes(const Problem& p) {
     const onekv_attend_args& a = *p.args;
-    bool plain_pairs = !a.cos || (a.pairing == ONEKV_HALF_SPLIT && !a.key_gain);
-    return a.format == ONEKV_INT8 && plain_pairs && p.head_dim % 64 == 0 && p.part_dim % 64 == 0;
+    return a.format == Format && pairs_in_halves(p) && !(a.cos && a.key_gain) &&
+           p.part_dim % 64 == 0;
+  }
+
+  static RowSpan open(const Problem& p, const RowSpan& span, Workspace<IntegerMode>& w) {
+    return kUnpacks ? w.mode.unpacked.open(p, span, w.ahead) : span;
   }
 
   static Sum dot(Sum sum, Lanes q, Lanes row) {
@@ -46,7 +55,7 @@ struct Int8Mode {
 
   // A query as integers so large that no sum over any row leaves 31 bits. Turning leaves its size,
   // which is taken once.
-  static void stage_query(const Problem&, Workspace<Int8Mode>& w, const float* halves, int m,
+  static void stage_query(const Problem&, Workspace<IntegerMode>& w, const float* halves, int m,
                           char* to) {
     float& factor = w.mode.factor[m];
     if (factor == 0) {
@@ -92,9 +101,9 @@ struct Int8Mode {
     store_in_order(angles, angles + half, half, kOne, to);
   }
 
-  static bool keeps_apart(const Problem& p, int queries) { return has_few<Int8Mode>(p, queries); }
+  static bool keeps_apart(const Problem& p, int queries) { return has_few<IntegerMode>(p, queries); }
   static void score(const Problem& p, const RowSpan& span, int64_t position,
-                    const TileTable& table, Workspace<Int8Mode>& w) {
+                    const TileTable& table, Workspace<IntegerMode>& w) {
     if (keeps_apart(p, w.queries)) return score_few(p, span, position, table, w);
     score_span(p, span, position, table, w);
   }
@@ -144,7 +153,7 @@ struct Int8Mode {
   }
 
   static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
-                         const TileTable& table, Workspace<Int8Mode>& w) {
+                         const TileTable& table, Workspace<IntegerMode>& w) {
     for (int r = 0; r < count; ++r) {
       const uint8_t* x = span.part[0] + (first + r) * span.stride;
       const uint8_t* y = p.parts == 2 ? span.part[1] + (first + r) * span.stride : x + w.half;
@@ -200,14 +209,14 @@ struct Int8Mode {
     x = turned;
   }
 
-  static void scale_scores(Workspace<Int8Mode>& w, int m, int count) {
+  static void scale_scores(Workspace<IntegerMode>& w, int m, int count) {
     float* scores = w.scores + m * w.kScoreStride;
     for (int t = 0; t < count; t += 16) {
       store(scores + t, load<F>(scores + t) * load<F>(w.scales + t) * w.mode.inverse[m]);
     }
   }
 
-  static void add_values(const Problem& p, const RowSpan& span, Workspace<Int8Mode>& w,
+  static void add_values(const Problem& p, const RowSpan& span, Workspace<IntegerMode>& w,
                          const Partial& result) {
     bool known = p.parts == 1 && !p.args->values.part[0];
     for (int part = 0; part < p.parts; ++part) {
@@ -218,7 +227,7 @@ struct Int8Mode {
       for (int m = 0; m < w.queries; ++m) {
         w.mode.weights.fill(m, w.scores + m * w.kScoreStride, w.scales, span.count);
       }
-      add_int8_rows(rows, span.stride, span.count, p.part_dim, w.mode.weights, w.alpha, w.queries,
+      add_integer_rows(rows, span.stride, span.count, p.part_dim, w.mode.weights, w.alpha, w.queries,
                     result.out + part * p.part_dim, p.head_dim, w.ahead);
     }
   }

@@ -1,0 +1,120 @@
+// Sums of int8 rows by byte dot products: four positions per lane.
+#pragma once
+
+#include "../simd/layout.h"
+#include "avx512.h"
+
+namespace onekv {
+
+// Weights times scales as fractions of the largest: in two bytes, as one byte alone would lose
+// many small weights beside a large one; or in one where the rows themselves are coarser.
+template <bool Fine>
+struct IntegerWeights {
+  static constexpr float kSteps = Fine ? 65535 : 255;
+  static constexpr int kStride = kSuperTile + kRowPadding;
+  uint8_t* high;  // [padded][kStride]
+  uint8_t* low;   // where fine
+  float* step;  // [padded]: what one step is worth
+
+  void take(int padded, Arena& arena) {
+    high = arena.take<uint8_t>(int64_t{padded} * kStride);
+    low = arena.take<uint8_t>(int64_t{padded} * kStride);
+    step = arena.take<float>(padded);
+  }
+
+  // Weights beyond `count` up to the next vector become 0.
+  void fill(int m, float* weights, const float* scales, int count) {
+    using F = Avx512::F;
+    F most = {}, scaled[kSuperTile / 16];
+    for (int t = 0, i = 0; t < count; t += 16, ++i) {
+      __mmask16 real = static_cast<__mmask16>(count - t >= 16 ? 0xffff : (1 << (count - t)) - 1);
+      scaled[i] = (F)_mm512_maskz_mul_ps(real, (__m512)load<F>(weights + t),
+                                         (__m512)load<F>(scales + t));
+      most = Avx512::max(most, scaled[i]);
+    }
+    float top = max_of<Avx512>(most), factor = top > 0 ? kSteps / top : 0;
+    step[m] = top / kSteps;
+    for (int t = 0, i = 0; t < count; t += 16, ++i) {
+      __m512i level = _mm512_cvtps_epi32((__m512)(scaled[i] * factor));
+      store(high + m * kStride + t, _mm512_cvtepi32_epi8(Fine ? _mm512_srli_epi32(level, 8) : level));
+      if (Fine) store(low + m * kStride + t, _mm512_cvtepi32_epi8(level));
+    }
+  }
+};
+
+// Unpacking left dimensions 16 l + 4 j .. 16 l + 4 j + 3 in 128-bit lane l of vector j. Adds the
+// vectors j and j + 1 of 64 dimensions.
+static inline void add_quads(__m512i total, int j, float step, float alpha, float* out) {
+  __m512 sums = _mm512_mul_ps(_mm512_cvtepi32_ps(total), _mm512_set1_ps(step));
+  float lanes[16];
+  store(lanes, sums);
+  for (int lane = 0; lane < 4; ++lane) {
+    float* to = out + 16 * lane + 4 * j;
+    __m128 sum = _mm_loadu_ps(lanes + 4 * lane);
+    _mm_storeu_ps(to, _mm_fmadd_ps(_mm_loadu_ps(to), _mm_set1_ps(alpha), sum));
+  }
+}
+
+// Half (vectors 2 Half and 2 Half + 1) of 64 dimensions of rows, for Queries queries.
+template <int Queries, int Half, bool Fine>
+static void add_integer_block(const uint8_t* rows, int64_t stride, int count,
+                              const IntegerWeights<Fine>& w, int m, const float* alpha, float* out,
+                              int out_stride, Lines ahead) {
+  constexpr int weight_stride = IntegerWeights<Fine>::kStride;
+  __m512i high[Queries][2] = {}, low[Queries][2] = {};
+  auto unpack8 = [](__m512i a, __m512i b) {
+    return Half ? _mm512_unpackhi_epi8(a, b) : _mm512_unpacklo_epi8(a, b);
+  };
+  auto add = [&](int t, const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
+    ahead.ask();
+    __m512i ab = unpack8(_mm512_loadu_si512(a), _mm512_loadu_si512(b));
+    __m512i cd = unpack8(_mm512_loadu_si512(c), _mm512_loadu_si512(d));
+    __m512i quads[2] = {_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd)};
+    for (int q = 0; q < Queries; ++q) {
+      int at = (m + q) * weight_stride + t;
+      __m512i first = _mm512_set1_epi32(load<int32_t>(w.high + at));
+      for (int j = 0; j < 2; ++j) high[q][j] = _mm512_dpbusd_epi32(high[q][j], first, quads[j]);
+      if (!Fine) continue;
+      __m512i second = _mm512_set1_epi32(load<int32_t>(w.low + at));
+      for (int j = 0; j < 2; ++j) low[q][j] = _mm512_dpbusd_epi32(low[q][j], second, quads[j]);
+    }
+  };
+  int t = 0;
+  for (; t + 4 <= count; t += 4, rows += 4 * stride) {
+    add(t, rows, rows + stride, rows + 2 * stride, rows + 3 * stride);
+  }
+  // Rows beyond the last are the last again, at weight 0.
+  auto row = [&](int i) { return rows + (t + i < count ? i : count - 1 - t) * stride; };
+  if (t < count) add(t, row(0), row(1), row(2), row(3));
+  for (int q = 0; q < Queries; ++q) {
+    for (int j = 0; j < 2; ++j) {
+      __m512i total = Fine ? _mm512_add_epi32(_mm512_slli_epi32(high[q][j], 8), low[q][j]) : high[q][j];
+      add_quads(total, 2 * Half + j, w.step[m + q], alpha[q], out + int64_t{q} * out_stride);
+    }
+  }
+}
+
+template <bool Fine>
+static inline void add_integer_rows(const uint8_t* rows, int64_t stride, int count, int dims,
+                                    const IntegerWeights<Fine>& w, const float* alpha, int queries,
+                                    float* out, int out_stride, Ahead& ahead) {
+  int64_t share = ahead.bytes / (int64_t{queries + 3} / 4 * (dims / 64) * 2);
+  int64_t steps = (count + 3) / 4;
+  for (int d = 0; d < dims; d += 64) {
+    for (int m = 0; m < queries;) {
+      int taken = queries - m >= 4 ? 4 : queries - m >= 2 ? 2 : 1;
+      auto first = taken == 4   ? add_integer_block<4, 0, Fine>
+                   : taken == 2 ? add_integer_block<2, 0, Fine>
+                                : add_integer_block<1, 0, Fine>;
+      auto second = taken == 4   ? add_integer_block<4, 1, Fine>
+                    : taken == 2 ? add_integer_block<2, 1, Fine>
+                                 : add_integer_block<1, 1, Fine>;
+      float* to = out + int64_t{m} * out_stride + d;
+      first(rows + d, stride, count, w, m, alpha + m, to, out_stride, ahead.take(share, steps));
+      second(rows + d, stride, count, w, m, alpha + m, to, out_stride, ahead.take(share, steps));
+      m += taken;
+    }
+  }
+}
+
+}  // namespace onekv
