@@ -32,7 +32,8 @@ class Step:
 
     scores: whether attention keeps a matrix of scores; our kernel does not. `rows` is how many
     copies of the filled rows it makes, as a body of stock operators does. `logits` is how many
-    times the logits exist.
+    times the logits exist, `hidden` how many tensors as wide as the feed-forward; 0 for as few
+    as it needs. arena: memory that one part of the step has used is not used again for the head.
     """
 
     tokens: int
@@ -41,10 +42,12 @@ class Step:
     scores: int = 0
     rows: int = 0
     logits: int = 1
+    hidden: int = 0
+    arena: bool = False
 
 
 def activation_bytes(spec: ModelSpec, step: Step) -> int:
-    """The most that one step holds at once: in attention, in the feed-forward, or at the head.
+    """The most that one step holds: in attention, in the feed-forward, or at the head.
 
     The residual stream lives throughout. Logits are float32 in every runtime.
     """
@@ -56,6 +59,7 @@ def activation_bytes(spec: ModelSpec, step: Step) -> int:
     attention = stream + 2 * query + spec.sharing.cached_tensors * row
     attention += step.rows * spec.sharing.cached_tensors * filled + step.scores * scores
     hidden = step.tokens * spec.ffn_size * step.bytes
-    feed_forward = stream + hidden * (3 if spec.gated_mlp else 2)
+    feed_forward = stream + hidden * (step.hidden or (3 if spec.gated_mlp else 2))
     head = stream + step.logits * step.tokens * spec.vocab_size * _FLOAT
-    return stream + max(attention, feed_forward, head)
+    layer = max(attention, feed_forward)
+    return stream + (layer + head if step.arena else max(layer, head))

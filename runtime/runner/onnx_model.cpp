@@ -135,6 +135,8 @@ class OnnxModel : public Model {
     check(ort->SetIntraOpNumThreads(settings, static_cast<int>(options.threads)));
     if (!options.prepack)
       check(ort->AddSessionConfigEntry(settings, "session.disable_prepacking", "1"));
+    // An arena never gives back what the largest prefill took.
+    if (!options.arena) check(ort->DisableCpuMemArena(settings));
     for (const std::string& library : options.operators)
       check(ort->RegisterCustomOpsLibrary_V2(settings, library.c_str()), Kind::kMissingLibrary);
     check(ort->CreateSession(env_, options.model.c_str(), settings, session_.out()),

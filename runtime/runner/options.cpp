@@ -26,7 +26,8 @@ const char* const kUsageText =
     "  --threads N           0: the runtime's choice\n"
     "  --sample-ms N         memory sampling interval (20); 0 turns it off\n"
     "  --eos N,N             ids that end the decode; --ignore-eos: none does\n"
-    "  --prepack             ONNX Runtime: weights in its own layout, in memory\n";
+    "  --prepack             ONNX Runtime: weights in its own layout, in memory\n"
+    "  --no-arena            ONNX Runtime: give back what a call needed when it ends\n";
 
 namespace {
 
@@ -71,6 +72,7 @@ Options parse_options(int argc, char** argv) {
     else if (flag == "--eos") options.eos = parse_tokens(text(), flag);
     else if (flag == "--ignore-eos") options.ignore_eos = true;
     else if (flag == "--prepack") options.prepack = true;
+    else if (flag == "--no-arena") options.arena = false;
     else if (flag.size() > 1 && flag[0] == '-')
       throw Failure(Kind::kUsage, "unknown option " + flag + "; --help lists them");
     else if (options.model.empty()) options.model = flag;

@@ -10,7 +10,8 @@ from onekv.quantize.numbers import ROUNDED
 from onekv.quantize.plan import WeightPlan
 
 _EMBEDDINGS = ("embed_tokens.weight", "embed_positions.weight")
-_RUNTIME = 3_000_000
+# Delegates' own structures by layer, and what XNNPACK and its threads take when they first run.
+_PER_LAYER, _WORKSPACE = 232_000, 1_800_000
 
 
 def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> Footprint:
@@ -27,8 +28,8 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
         stored=weights.bytes + (head if spec.tied_head else 0),
         mapped=looked_up,
         prefill=prefill,
-        activations=activation_bytes(spec, step),
-        runtime=_RUNTIME,
+        activations=activation_bytes(spec, step) + _WORKSPACE,
+        runtime=_PER_LAYER * spec.layers,
     )
 
 

@@ -10,12 +10,17 @@ from onekv.quantize.plan import WeightPlan
 PREFILL = 256
 """Tokens of one call, as `runtime.generate` and the runner make it."""
 
-# The graph in ONNX Runtime's own structures.
-_BASE, _PER_LAYER = 1_000_000, 790_000
+# The runtime as it is loaded, and a layer's nodes in its structures: of the kernel's one node with
+# one tensor and with two, and of the body of stock operators.
+_BASE = 9_250_000
+_KERNEL, _STOCK = (294_000, 372_000), (493_000, 522_000)
 
 
 def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> Footprint:
     """Weights are mapped; a tied head's logits are reshaped, which copies them.
+
+    Its arena keeps what any step needed. Long prompts in chunks of several sizes take up to one
+    more copy of the logits, which is not planned.
 
     The body of stock operators keeps scores, their masked form and their softmax, the filled
     rows and the rotated ones.
@@ -28,6 +33,9 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
         scores=3 if stock else 0,
         rows=(2 if spec.rope else 1) if stock else 0,
         logits=2 if spec.tied_head else 1,
+        # The activation function and the products around it each give a tensor.
+        hidden=5 if spec.gated_mlp else 3,
+        arena=True,
     )
     tables = 0 if spec.rope is None else options.context * spec.head_dim * 4
     return Footprint(
@@ -35,5 +43,6 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
         mapped=weights.bytes + tables,
         prefill=prefill,
         activations=activation_bytes(spec, step),
-        runtime=_BASE + _PER_LAYER * spec.layers,
+        runtime=_BASE
+        + (_STOCK if stock else _KERNEL)[spec.sharing.cached_tensors - 1] * spec.layers,
     )
