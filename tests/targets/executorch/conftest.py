@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 pytest.importorskip("executorch")
 
@@ -26,6 +27,11 @@ def lower_tiny(folder: Path, spec: ModelSpec, **changes: object) -> Path:
     options = ExportOptions(Target.EXECUTORCH, CONTEXT, **changes)  # type: ignore[arg-type]
     request = LowerRequest(spec, options, tiny_decoder(spec).state_dict, (1,), None)
     return folder / lower(request, folder)
+
+
+def slow(*values: object) -> list[ParameterSet]:
+    """Parameters whose tests are slow ones: each means one more export."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 @pytest.fixture(scope="session")

@@ -22,13 +22,13 @@ from onekv.quantize.numbers import Number
 from onekv.runtime.executorch_program import read_program
 from onekv.runtime.executorch_session import ExecutorchSession
 from tests.specs import LLAMA, SPECS, tiny_decoder, token_ids
-from tests.targets.executorch.conftest import CONTEXT, Lowered
+from tests.targets.executorch.conftest import CONTEXT, Lowered, slow
 
 SHARED = replace(LLAMA["llama Q-GQA-2"], layers=1)
 BACKENDS = {Profile.GPU: "VulkanBackend", Profile.APPLE: "CoreMLBackend"}
 
 
-@pytest.mark.parametrize("profile", BACKENDS)
+@pytest.mark.parametrize("profile", [Profile.GPU, *slow(Profile.APPLE)])
 def test_one_delegate_takes_the_model_and_its_cache(lowered: Lowered, profile: Profile) -> None:
     program = read_program(lowered(SHARED, profile=profile, ops=Ops.STOCK))
     assert program.delegates == {BACKENDS[profile]: 1}
@@ -37,6 +37,7 @@ def test_one_delegate_takes_the_model_and_its_cache(lowered: Lowered, profile: P
     assert program.cache == 0
 
 
+@pytest.mark.slow
 def test_our_operator_stays_outside_of_the_gpu_as_the_fall_back(lowered: Lowered) -> None:
     program = read_program(lowered(SHARED, profile=Profile.GPU))
     assert program.operators == {"onekv::attend.out": 1}

@@ -14,19 +14,13 @@ from onekv.quantize.numbers import Number
 from onekv.runtime.executorch_session import ExecutorchSession
 from onekv.runtime.sessions import ContextFullError, Session
 from tests.specs import LLAMA, PAPER, SPECS, tiny_decoder, token_ids
-from tests.targets.executorch.conftest import CONTEXT, Lowered
+from tests.targets.executorch.conftest import CONTEXT, Lowered, slow
 
 SHARED = LLAMA["llama Q-GQA-2"]
-# One of each kind of norm, position, activation, head and cache.
+# Both kinds of norm, position, activation and cache; exports take seconds, so the rest is slow.
 KINDS = {
     name: replace(SPECS[name], layers=1)
-    for name in (
-        "Q-GQA-2",
-        "QKV",
-        "llama GQA-2",
-        "llama Q-GQA-2, window",
-        "llama Q-GQA-2, wide heads, biases",
-    )
+    for name in ("Q-GQA-2", "llama GQA-2", "llama Q-GQA-2, wide heads, biases")
 }
 CACHES = {Number.FP16: 2e-3, Number.INT8: 2e-2, Number.INT4: 2e-1}
 
@@ -58,7 +52,7 @@ def test_every_variant_equals_the_model(lowered: Lowered, spec: ModelSpec) -> No
     assert relative_l2(lowered, spec) <= 1e-5
 
 
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("cache", [Number.INT4, *slow(Number.FP16, Number.INT8)])
 def test_a_narrow_cache_stays_within_its_rounding(lowered: Lowered, cache: Number) -> None:
     error = relative_l2(lowered, replace(SHARED, layers=1), cache=cache)
     assert 1e-5 < error <= CACHES[cache]

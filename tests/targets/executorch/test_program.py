@@ -12,7 +12,7 @@ from onekv.quantize.numbers import Number
 from onekv.runtime.executorch_program import read_program
 from onekv.runtime.executorch_session import ExecutorchSession
 from tests.specs import LLAMA, SPECS
-from tests.targets.executorch.conftest import CONTEXT, Lowered
+from tests.targets.executorch.conftest import CONTEXT, Lowered, slow
 
 SHARED, BASELINE = LLAMA["llama Q-GQA-2"], replace(LLAMA["llama GQA-2"], layers=1)
 PAPER = replace(SPECS["Q-GQA-2"], layers=1)
@@ -28,7 +28,7 @@ def test_the_third_arena_is_the_cache_to_the_byte(lowered: Lowered, spec: ModelS
     assert ExecutorchSession(lowered(spec), CONTEXT).cache_bytes == program.cache
 
 
-@pytest.mark.parametrize("cache", [Number.FP16, Number.INT8, Number.INT4])
+@pytest.mark.parametrize("cache", [Number.INT4, *slow(Number.FP16, Number.INT8)])
 def test_the_arena_follows_the_cache_format(lowered: Lowered, cache: Number) -> None:
     spec = replace(SHARED, layers=1)
     assert read_program(lowered(spec, cache=cache)).cache == cache_per_token(spec, cache) * CONTEXT

@@ -28,8 +28,12 @@ FP32, INT8 = Number.FP32, Number.INT8
 
 @pytest.mark.parametrize(
     ("spec", "cache", "limit"),
-    [(SHARED, FP32, 1e-5), (BASELINE, FP32, 1e-5), (SHARED, INT8, 2e-2), (LEARNED, INT8, 2e-2)],
-    ids=["one tensor", "two tensors", "one tensor, int8, turned", "one tensor, int8"],
+    [
+        pytest.param(SHARED, FP32, 1e-5, id="one tensor"),
+        pytest.param(LEARNED, INT8, 2e-2, id="one tensor, int8"),
+        pytest.param(SHARED, INT8, 2e-2, id="int8, turned", marks=pytest.mark.slow),
+        pytest.param(BASELINE, FP32, 1e-5, id="two tensors", marks=pytest.mark.slow),
+    ],
 )
 def test_stock_operators_compute_the_model_with_one_cache(
     lowered: Lowered, spec: ModelSpec, cache: Number, limit: float
@@ -48,6 +52,7 @@ def test_rows_that_need_no_turning_are_read_as_int8_in_both_roles(lowered: Lower
     assert program.operators["llama::custom_quantized_sdpa.out"] == 1
 
 
+@pytest.mark.slow
 def test_turned_keys_are_the_price_in_the_activation_arena(lowered: Lowered) -> None:
     row = 4 * SHARED.kv_heads * SHARED.head_dim * CONTEXT
     stock = read_program(lowered(SHARED, ops=Ops.STOCK))

@@ -23,7 +23,7 @@ from onekv.quantize.weights import QuantisedWeight, quantise, quantise_weights
 from onekv.runtime.executorch_program import read_program
 from onekv.runtime.executorch_session import ExecutorchSession
 from tests.specs import LLAMA, tiny_decoder, token_ids
-from tests.targets.executorch.conftest import CONTEXT
+from tests.targets.executorch.conftest import CONTEXT, slow
 from tests.targets.executorch.test_parity import in_pieces
 
 SPEC = replace(LLAMA["llama Q-GQA-2, separate head"], layers=1)
@@ -49,7 +49,7 @@ def source(quantised: dict[str, QuantisedWeight]) -> Decoder:
     return decoder
 
 
-@pytest.mark.parametrize("weights", [Number.INT8, Number.INT4])
+@pytest.mark.parametrize("weights", [Number.INT4, *slow(Number.INT8)])
 def test_the_program_computes_the_exports_integers(weights: Number, tmp_path: Path) -> None:
     quantised = integers(weights)
     request = LowerRequest(
