@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onekv.errors import OnekvError, UsageError
 from onekv.export.model.spec import ModelSpec
+from onekv.export.picture import new_figure, save_figure
 from onekv.export.plan import plan_process, three_projections
 from onekv.export.plan_targets import Budget, ModelPlan, TargetPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = (".png", ".svg", ".pdf")
 _POINTS = 64
 
 
@@ -26,14 +25,7 @@ def plot_plan(plan: ModelPlan, limits: Sequence[Budget], path: Path) -> None:
         UsageError: the file's ending is no picture's.
         OnekvError: matplotlib is missing, or the file cannot be written.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path.name} is no {', '.join(FORMATS)}", "Give it one of these endings.")
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OnekvError("a plot needs matplotlib", 'pip install "onekv[plot]"') from error
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = new_figure(path)
     axes = figure.add_subplot()
     for index, target in enumerate(plan.targets):
         _lines(axes, plan.spec, target, f"C{index}")
@@ -53,12 +45,7 @@ def plot_plan(plan: ModelPlan, limits: Sequence[Budget], path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        # Text stays text, which can be read out and searched.
-        with rc_context({"svg.fonttype": "none"}):
-            figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise OnekvError(f"{path} cannot be written: {error.strerror}") from error
+    save_figure(figure, path)
 
 
 def _lines(axes: Axes, spec: ModelSpec, target: TargetPlan, colour: str) -> None:

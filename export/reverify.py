@@ -17,7 +17,7 @@ from onekv.export.source import (
     source_session,
 )
 from onekv.export.stages import Reporter, Silent
-from onekv.export.tokenizer import load_tokenizer
+from onekv.export.tokenizer import load_tokenizer, read_text
 from onekv.export.verify import RECORD, Golden, check_bundle, golden_run, load_golden
 from onekv.quantize.quality import perplexity
 from onekv.runtime.sessions import open_session
@@ -86,7 +86,7 @@ def _perplexity(
     text: Path,
     reporter: Reporter,
 ) -> Perplexity:
-    tokens = load_tokenizer(bundle.path).encode(_read(text)).ids
+    tokens = load_tokenizer(bundle.path).encode(read_text(text)).ids
     session = open_session(bundle.manifest.options.target, bundle.entry, _context(bundle))
     with reporter.stage("perplexity") as progress:
         own = perplexity(session, tokens, progress=progress)
@@ -96,10 +96,3 @@ def _perplexity(
             source = source_session(checkpoint, _context(bundle))
             reference = perplexity(source, tokens, progress=progress)
     return Perplexity(text=text.name, tokens=len(tokens), source=reference, bundle=own)
-
-
-def _read(text: Path) -> str:
-    try:
-        return text.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{text} cannot be read as UTF-8 text: {error}") from error

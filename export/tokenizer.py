@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from onekv.errors import BundleError, CheckpointError
+from onekv.errors import BundleError, CheckpointError, UsageError
 
 FILE = "tokenizer.json"
 
@@ -69,3 +69,15 @@ def parity_prompt(tokenizer: Tokenizer | None, vocab_size: int, context: int) ->
         if ids:
             return ids[:longest]
     return [int(i) for i in np.random.default_rng(0).integers(vocab_size, size=longest)]
+
+
+def read_text(text: Path) -> str:
+    """A user's text file.
+
+    Raises:
+        UsageError: it cannot be read as UTF-8.
+    """
+    try:
+        return text.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{text} cannot be read as UTF-8 text: {error}") from error

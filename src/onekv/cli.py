@@ -18,6 +18,7 @@ from onekv.commands.convert import convert
 from onekv.commands.export import export
 from onekv.commands.inspect import inspect
 from onekv.commands.plan import plan
+from onekv.commands.quality import quality
 from onekv.commands.report import report
 from onekv.commands.run import run
 from onekv.commands.verify import verify
@@ -29,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (export, plan, run, verify, inspect, bench, report, convert):
+for _command in (export, plan, run, verify, quality, inspect, bench, report, convert):
     app.command()(_command)
 
 

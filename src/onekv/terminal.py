@@ -21,12 +21,14 @@ from onekv.export.options import ExportOptions
 from onekv.export.pipeline import ExportPlan
 from onekv.export.plan import CacheRow, parameters
 from onekv.export.targets import Progress as Report
+from onekv.quantize.compare import Quality
 from onekv.quantize.plan import WeightPlan
 from onekv.runtime.generate import Generation
 from onekv.runtime.sessions import Session
 from onekv.sizes import size
 
 if TYPE_CHECKING:
+    from onekv.export.quality import QualityReport
     from onekv.runtime.executorch_program import ProgramSummary
     from onekv.runtime.mil.summary import PackageSummary
 
@@ -129,6 +131,7 @@ def plan_table(plan: ExportPlan, folder: Path) -> Table:
         **_checkpoint_facts(plan.checkpoint),
         **_options_facts(plan.options, plan.memory, plan.checkpoint.spec),
         output=str(folder),
+        **({"notes": "\n".join(plan.notes)} if plan.notes else {}),
     )
 
 
@@ -149,6 +152,32 @@ def weights_table(plan: WeightPlan) -> Table:
             f"{sum(tensor.bytes for tensor in tensors):,}",
         )
     return table
+
+
+def quality_table(report: QualityReport) -> Table:
+    """What number formats cost, one line per bundle and window."""
+    against = "" if report.source is None else f" against {report.source}"
+    table = Table(title=f"Quality on {report.text}{against}")
+    for heading in ("weights/cache", "bits", "B/token", "window", "perplexity", "KL", "top-1"):
+        table.add_column(heading, justify="right")
+    for row in report.rows:
+        found = row.quality
+        table.add_row(
+            f"{row.weights}/{row.cache}",
+            f"{row.bits_per_weight:.2f}",
+            str(row.cache_bytes_per_token),
+            str(found.window),
+            f"{found.perplexity:.2f}{_increase(found)}",
+            "" if found.kl is None else f"{found.kl:.5f}",
+            "" if found.top1 is None else f"{found.top1:.1%}",
+        )
+    return table
+
+
+def _increase(found: Quality) -> str:
+    if found.increase is None or found.increase_error is None:
+        return ""
+    return f" {found.increase:+.2%} ±{100 * found.increase_error:.2f}"
 
 
 def checkpoint_table(checkpoint: Checkpoint) -> Table:
