@@ -21,7 +21,7 @@ from onekv.bench.devices.host import HostDevice
 from onekv.bench.devices.open import open_device
 from onekv.bench.planned import off_plan
 from onekv.bench.records import Iteration, Phase, Purpose
-from onekv.bench.slope import Slope, fit_slopes, slope_depths
+from onekv.bench.slope import Slope, fit_slopes, slope_options
 from onekv.bench.suite import SuiteOptions, run_suite
 from onekv.bench.tables import phase_table, series_line, slope_table
 from onekv.commands.common import echo
@@ -83,14 +83,10 @@ def _source(model: Model, work: Path) -> Path:
 def measure(bundle: Bundle, device: HostDevice, folder: Path) -> list[Iteration]:
     """Phases at an empty and at a nearly full cache, then the slope, each in fresh processes."""
     context = bundle.manifest.options.context
-    fed = _BASE.at(0).tokens
-    shallow = replace(_BASE, depths=(0, context - fed))
-    slope = replace(
-        _BASE,
-        purpose=Purpose.SLOPE,
-        prompt_tokens=min(_BASE.prompt_tokens, context // 4),
-        depths=slope_depths(context, min(_BASE.prompt_tokens, context // 4), _BASE.decode_tokens),
-    )
+    # Whole prefill steps: other lengths take memory of their own in ONNX Runtime.
+    deep = (context - _BASE.at(0).tokens) // _BASE.prompt_tokens * _BASE.prompt_tokens
+    shallow = replace(_BASE, depths=tuple(sorted({0, deep})))
+    slope = slope_options(context, _BASE)
     records = []
     for part, options in (("phases", shallow), ("slope", slope)):
         output = folder / f"{bundle.path.name}-{part}.jsonl"

@@ -210,13 +210,15 @@ class DeviceState(_Record):
 class Options(_Record):
     """How an iteration was run.
 
-    depth: tokens in the cache before the prompt. sampling_ms: null when the sampler was off.
+    depth: tokens in the cache before the prompt. chunk: most tokens of one prefill step, null
+    when it was left to the runner. sampling_ms: null when the sampler was off.
     threads: null when it was left to the runtime.
     """
 
     depth: NonNegativeInt
     prompt_tokens: PositiveInt
     decode_tokens: NonNegativeInt
+    chunk: PositiveInt | None = None
     threads: PositiveInt | None = None
     sampling_ms: PositiveInt | None = None
     cool_down: NonNegativeFloat = 0.0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onekv.bench.records import BundleInfo, Iteration, Phase, Purpose
+from onekv.bench.suite import SuiteOptions
 from onekv.errors import UsageError
-from onekv.runtime.generate import PREFILL_CHUNK
 
 _POINTS = 5
-# So many rows of floats fill whole pages of 16 KiB from a head_dim of 64 on.
+_REPETITIONS = 3
+# Every prefill step has this length, so that activations are the same at all depths, and so many
+# rows of floats fill whole pages of 16 KiB from a head_dim of 64 on.
 _STEP = 64
 
 
@@ -33,24 +35,30 @@ class Slope:
         return None if self.planned is None else self.bytes_per_token / self.planned - 1
 
 
-def slope_depths(context: int, prompt_tokens: int, decode_tokens: int) -> tuple[int, ...]:
-    """Depths that spread over a context, so that the tokens of each fill whole pages.
-
-    Each has a prefill step of full length in it, whose activations are then the same in all.
+def slope_options(context: int, base: SuiteOptions) -> SuiteOptions:
+    """`base` with depths that spread over a context, everything else being equal at each.
 
     Raises:
         UsageError: the context is too short to tell a slope.
     """
-    steps = context // _STEP
-    fed = prompt_tokens + max(0, decode_tokens - 1)
-    least = -(-(max(prompt_tokens, PREFILL_CHUNK) + fed - prompt_tokens) // _STEP)
-    if steps < least + 2:
+    # The last of the decoded tokens is never fed: one step decoded beside the prompt's one.
+    most = context // _STEP - 2
+    if most < 2:
         raise UsageError(
             f"a context of {context} tokens is too short for a slope",
-            f"Export with a --context of {(least + 2) * _STEP} or more.",
+            f"Export with a --context of {4 * _STEP} or more.",
         )
-    ends = np.unique(np.linspace(least, steps, _POINTS).astype(int))
-    return tuple(int(end) * _STEP - fed for end in ends)
+    depths = np.unique(np.linspace(0, most, _POINTS).astype(int)) * _STEP
+    return replace(
+        base,
+        purpose=Purpose.SLOPE,
+        depths=tuple(depths.tolist()),
+        prompt_tokens=_STEP,
+        decode_tokens=_STEP + 1,
+        chunk=_STEP,
+        warm_ups=0,
+        repetitions=_REPETITIONS,
+    )
 
 
 def fit_slopes(records: Iterable[Iteration]) -> list[Slope]:

@@ -43,6 +43,7 @@ class SuiteOptions:
     decode_tokens: int = 64
     repetitions: int = 5
     warm_ups: int = 1
+    chunk: int | None = None
     threads: int | None = None
     sampling_ms: int | None = 20
     cool_down: float = 0.0
@@ -55,6 +56,7 @@ class SuiteOptions:
             depth=depth,
             prompt_tokens=self.prompt_tokens,
             decode_tokens=self.decode_tokens,
+            chunk=self.chunk,
             threads=self.threads,
             sampling_ms=self.sampling_ms,
             cool_down=self.cool_down,

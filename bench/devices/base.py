@@ -87,6 +87,8 @@ def runner_command(job: Job, places: Places) -> list[str]:
     command += ["--depth", str(options.depth), "--decode", str(options.decode_tokens)]
     command += ["--context", str(manifest.options.context), "--ignore-eos"]
     command += ["--sample-ms", str(options.sampling_ms or 0)]
+    if options.chunk is not None:
+        command += ["--chunk", str(options.chunk)]
     if options.threads is not None:
         command += ["--threads", str(options.threads)]
     if job.check:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from onekv.bench.records import Phase, PhaseRecord, Purpose
-from onekv.bench.slope import fit_slopes, slope_depths
+from onekv.bench.slope import fit_slopes, slope_options
+from onekv.bench.suite import SuiteOptions
 from onekv.errors import UsageError
 from tests.bench.samples import iteration, memory
 
@@ -33,14 +34,17 @@ def test_a_run_with_wrong_tokens_or_of_another_purpose_is_no_point() -> None:
     assert fit_slopes(points[:1]) == []
 
 
-@pytest.mark.parametrize("context", [1024, 2048, 8192])
+@pytest.mark.parametrize("context", [256, 512, 2048, 8192])
 def test_depths_fill_whole_pages_and_spread_to_the_end(context: int) -> None:
-    ends = [depth + 128 + 15 for depth in slope_depths(context, 128, 16)]
+    options = slope_options(context, SuiteOptions())
+    ends = [options.at(depth).tokens for depth in options.depths]
     assert all(end % 64 == 0 for end in ends)
-    assert ends[0] == 320 and ends[-1] == context
-    assert len(ends) >= 4
+    assert ends[0] == 128 and ends[-1] == context
+    assert len(ends) >= 3
+    assert options.chunk == options.prompt_tokens, "every prefill step is of one length"
+    assert options.purpose is Purpose.SLOPE
 
 
 def test_a_context_too_short_for_a_line_is_refused() -> None:
     with pytest.raises(UsageError, match="too short"):
-        slope_depths(384, 128, 16)
+        slope_options(255, SuiteOptions())

@@ -43,20 +43,14 @@ def bench(
 ) -> None:
     """Measure bundles on a device: time and memory by phase, every iteration kept."""
     from onekv.bench.devices.open import open_device
-    from onekv.bench.records import Purpose
-    from onekv.bench.slope import fit_slopes, slope_depths
+    from onekv.bench.slope import fit_slopes, slope_options
     from onekv.bench.suite import SuiteOptions, run_suite
     from onekv.bench.tables import phase_table, series_line, slope_table, speed_table
     from onekv.export.bundle import open_bundle
 
     opened = [open_bundle(bundle) for bundle in bundles]
-    depths = _depths(depth)
-    if slope:
-        context = min(bundle.manifest.options.context for bundle in opened)
-        depths = slope_depths(context, prompt_tokens, decode_tokens)
-        repetitions, warm_ups = 1, 0
     options = SuiteOptions(
-        depths=depths,
+        depths=_depths(depth),
         prompt_tokens=prompt_tokens,
         decode_tokens=decode_tokens,
         repetitions=repetitions,
@@ -65,8 +59,10 @@ def bench(
         sampling_ms=20 if sampling else None,
         cool_down=cool_down,
         timeout=timeout,
-        purpose=Purpose.SLOPE if slope else Purpose.SPEED,
     )
+    if slope:
+        context = min(bundle.manifest.options.context for bundle in opened)
+        options = slope_options(context, options)
 
     def report(record: Iteration, done: int, total: int) -> None:
         typer.echo(f"[{done}/{total}] {series_line(record)}", err=True)
