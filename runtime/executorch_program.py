@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onekv.errors import BundleError
+from onekv.runtime.executorch_quiet import quiet
 
 # The start of a file that holds its program's length, and of any file at all.
 _HEADER_BYTES, _SMALLEST = 64, 12
@@ -93,8 +94,9 @@ def _library(name: str) -> str:
 
 def _parse(path: Path) -> Any:
     # Imports the exporter, which takes seconds.
-    from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program
-    from executorch.exir._serialize._program import _get_extended_header
+    with quiet():
+        from executorch.exir._serialize._flatbuffer_program import _flatbuffer_to_program
+        from executorch.exir._serialize._program import _get_extended_header
 
     with path.open("rb") as file:
         start = file.read(_HEADER_BYTES)

@@ -15,6 +15,7 @@ from executorch.extension.pybindings import _C
 
 from onekv.errors import BundleError
 from onekv.runtime import executorch_library, kernel_library
+from onekv.runtime.executorch_quiet import quiet
 from onekv.runtime.sessions import STOCK, Counted, Logits, check_room
 
 VERSION_METHOD = "onekv_executorch_version"
@@ -92,7 +93,8 @@ def load_operators(library: str) -> None:
             f"the program needs the operators of {library!r}, which this onekv does not know",
             "Update onekv.",
         )
-    known[library]()
+    with quiet():
+        known[library]()
 
 
 def _load_llama() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ def trace(module: nn.Module, prefill: int) -> ExportedProgram:
     # An S that no other extent has: the tracer would take equal ones for the same.
     tokens = torch.zeros(1, min(prefill, 3), dtype=torch.int64)
     new = Dim("tokens", min=1, max=prefill)
-    with torch.no_grad(), quiet():
+    with torch.no_grad():
         program = torch.export.export(
             module,
             (tokens, torch.zeros(1, dtype=torch.int64)),
@@ -68,27 +65,18 @@ def write_program(
 
     Mutable buffers, which are the caches, get an arena of their own.
     """
-    with quiet():
-        edge = to_edge_transform_and_lower(
-            program,
-            partitioner=[partitioner],
-            constant_methods=metadata,
-            compile_config=EdgeCompileConfig(_skip_dim_order=True),
+    edge = to_edge_transform_and_lower(
+        program,
+        partitioner=[partitioner],
+        constant_methods=metadata,
+        compile_config=EdgeCompileConfig(_skip_dim_order=True),
+    )
+    made = edge.to_executorch(
+        ExecutorchBackendConfig(
+            memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True),
+            do_quant_fusion_and_const_prop=True,
+            emit_mutable_buffer_names=True,
         )
-        made = edge.to_executorch(
-            ExecutorchBackendConfig(
-                memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=True),
-                do_quant_fusion_and_const_prop=True,
-                emit_mutable_buffer_names=True,
-            )
-        )
+    )
     with path.open("wb") as file:
         made.write_to_file(file)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back warnings about what onekv checks itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

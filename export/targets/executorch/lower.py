@@ -1,43 +1,19 @@
-"""A model to `model.pte`."""
+"""What the pipeline calls: a model to `model.pte`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
-from onekv.export.model.decoder import build_decoder
-from onekv.export.options import Profile
 from onekv.export.targets import LowerRequest, Progress
-from onekv.export.targets.executorch.delegates import caches, partitioner
-from onekv.export.targets.executorch.edge import trace, write_program
-from onekv.export.targets.executorch.graph import CachedDecoder
-from onekv.export.targets.executorch.metadata import metadata
-from onekv.export.targets.executorch.modules import exchange_modules
-from onekv.export.targets.executorch.rules import prefill_length
-from onekv.export.targets.executorch.weights import exchange_weights
+from onekv.runtime.executorch_quiet import quiet
 
 FILE = "model.pte"
 
 
 def lower(request: LowerRequest, folder: Path, progress: Progress | None = None) -> str:
     """Write `model.pte`; give its name."""
-    spec, options = request.spec, request.options
-    prefill = prefill_length(spec, options.context)
-    decoder = build_decoder(spec, _floats(request), options.context).requires_grad_(False)
-    head = exchange_weights(decoder, request.quantised)
-    if options.profile is Profile.CPU:
-        exchange_modules(decoder)
-    kept = caches(spec, options)
-    program = trace(CachedDecoder(decoder, head, kept).eval(), prefill)
-    delegate = partitioner(options.profile)
-    write_program(program, delegate, metadata(request, prefill), folder / FILE)
+    with quiet():
+        from onekv.export.targets.executorch.model import write_model
+
+        write_model(request, folder / FILE)
     return FILE
-
-
-def _floats(request: LowerRequest) -> dict[str, Tensor]:
-    """Float32 weights; those that integers replace are stood in for by their shape."""
-    return {
-        name: tensor.to("meta") if name in request.quantised else tensor.float()
-        for name, tensor in request.load().items()
-    }

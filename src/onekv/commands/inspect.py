@@ -59,7 +59,11 @@ def show_bundle(manifest: Manifest, as_json: bool) -> None:
     context = manifest.options.context
     echo(manifest_table(manifest))
     echo(cache_table(compare_caches(manifest.model, context), context))
-    if manifest.parity is not None:
+    if manifest.parity is None:
+        echo(
+            f"not run here: nothing on this system executes the {manifest.options.profile} profile"
+        )
+    else:
         show_parity(manifest.parity)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 pytest.importorskip("executorch")
 
@@ -29,7 +29,7 @@ def lower_tiny(folder: Path, spec: ModelSpec, **changes: object) -> Path:
     return folder / lower(request, folder)
 
 
-def slow(*values: object) -> list[ParameterSet]:
+def slow(*values: object) -> list[Any]:
     """Parameters whose tests are slow ones: each means one more export."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
