@@ -7,15 +7,19 @@ from onekv.export.manifest import Manifest
 from onekv.export.plan import plan_process
 
 
-def planned_memory(manifest: Manifest) -> PlannedMemory:
-    """What `onekv plan` says of this bundle's model and options."""
+def planned_memory(manifest: Manifest, options: Options) -> PlannedMemory:
+    """What `onekv plan` says of this bundle's model and options.
+
+    Activations are those of the run's longest call, in proportion to the plan's.
+    """
     plan = plan_process(manifest.model, manifest.options)
+    longest = min(plan.prefill, max(options.depth, options.prompt_tokens))
     return PlannedMemory(
         weights=plan.weights,
         weights_mapped=plan.weights_mapped,
         cache_per_token=plan.cache_per_token,
         cache=plan.cache,
-        activations=plan.activations,
+        activations=plan.activations * longest // plan.prefill,
         runtime=plan.runtime,
     )
 

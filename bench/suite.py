@@ -233,7 +233,7 @@ class _Suite:
             device=self.info,
             before=self.device.state(),
             options=turn.options,
-            planned=planned_memory(turn.subject.bundle.manifest),
+            planned=planned_memory(turn.subject.bundle.manifest, turn.options),
             stream_read_gb_s=self._bandwidth(turn),
         )
 

@@ -128,7 +128,9 @@ def spread_chart(title: str, rows: Sequence[tuple[str, float]], goal: float) -> 
     parts = []
     for value, style in ((-goal, "goal"), (0, "axis"), (goal, "goal")):
         parts.append(_RULE.format(place(value), 4, place(value), height - _BOTTOM + 4, style))
-    for value in (-reach, -goal, 0.0, goal, reach):
+    # Beside far outliers the goal's own labels would lie on that of 0.
+    near = (-goal, goal) if goal > 0.15 * reach else ()
+    for value in (-reach, 0.0, reach, *near):
         parts.append(
             _TEXT.format(place(value), height - _BOTTOM + 20, "tick", "middle", f"{value:+g}%")
         )
