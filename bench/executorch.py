@@ -165,7 +165,7 @@ def _folder(model: str, tool: str) -> str:
 
 
 def _streaming_read() -> float:
-    from onekv.bench.kernel import streaming_read
+    from onekv.bench.kernel.contest import streaming_read
 
     return streaming_read(os.cpu_count() or 1)
 
