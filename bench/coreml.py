@@ -112,7 +112,7 @@ def measure(shape: str, form: str, weights: Path) -> Result:
     """Export one shape in one form, in this process."""
     from onekv.export.pipeline import plan_export, run_export
     from onekv.export.resolve import resolve_options
-    from onekv.export.targets.coreml.memory import footprint
+    from onekv.export.targets.coreml.rules import stored_bytes
     from onekv.runtime.mil import read_package
     from onekv.runtime.mil.summary import summarise
 
@@ -129,7 +129,7 @@ def measure(shape: str, form: str, weights: Path) -> Result:
         shape=shape,
         form=form,
         weight_bytes=summary.weight_bytes,
-        expected_bytes=footprint(spec, options, plan.weights).stored,
+        expected_bytes=stored_bytes(spec, options, plan.weights),
         states=sum(summary.states.values()),
         expected_states=per_state * spec.sharing.cached_tensors,
         fp32_bytes=4 * sum(prod(size) for size in parameter_shapes(spec).values()),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from onekv.export.model.spec import ModelSpec
 from onekv.quantize.numbers import Number
-from onekv.quantize.plan import IntegerRules
+from onekv.quantize.plan import IntegerRules, WeightPlan
 from onekv.runtime.platforms import Platform
 
 
@@ -47,6 +48,7 @@ class Asked:
     group: int | None = None
     overrides: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = ()
+    deployment_target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class ExportOptions:
 
     `group` columns of a weight share a scale, None for the format's own; `overrides` are
     `PATTERN=FORMAT` as `quantize.plan.parse_override` reads them. The bundle ships onekv's
-    native library for each of `platforms`.
+    native library for each of `platforms`. `deployment_target` is the oldest system that it runs
+    on, None for a target that does not set one.
     """
 
     target: Target
@@ -67,6 +70,14 @@ class ExportOptions:
     group: int | None = None
     overrides: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = ()
+    deployment_target: str | None = None
+
+
+def _no_notes(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> tuple[str, ...]:
+    return ()
+
+
+Notes = Callable[[ModelSpec, ExportOptions, WeightPlan], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,8 @@ class TargetRules:
     stored, `integers_on` where a profile differs, as `ops_on` does for the operator forms. Files
     of the profiles `not_run` cannot be executed by any runtime for this machine's system.
     `row_parts` is the number of records that a
-    quantised row of a one-tensor cache is stored in.
+    quantised row of a one-tensor cache is stored in. `deployment_targets` are systems by name,
+    for a target whose file depends on them. `notes` says what a user should know of an export.
     """
 
     weights: tuple[Number, ...]
@@ -91,3 +103,5 @@ class TargetRules:
     row_parts: int = 1
     ops_on: Mapping[Profile, tuple[Ops, ...]] = field(default_factory=dict)
     not_run: tuple[Profile, ...] = ()
+    deployment_targets: tuple[str, ...] = ()
+    notes: Notes = _no_notes

@@ -41,6 +41,12 @@ class ExportPlan:
     memory: Memory
     weights: WeightPlan
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the target's devices, in sentences."""
+        spec, rules = self.checkpoint.spec, target_rules(self.options.target)
+        return rules.notes(spec, self.options, self.weights)
+
     def summary(self) -> dict[str, object]:
         """The plan as plain data."""
         checkpoint = self.checkpoint
@@ -53,6 +59,7 @@ class ExportPlan:
             "options": self.options,
             "tokenizer": self.tokenizer_dir is not None,
             "memory": self.memory,
+            "notes": self.notes,
             "weights": [
                 {**asdict(tensor), "bits": tensor.bits, "bytes": tensor.bytes}
                 for tensor in self.weights.tensors

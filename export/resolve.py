@@ -21,7 +21,7 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
 
     Raises:
         UsageError: the context is not one that the model has positions for, or the target
-            does not know a number format, a profile, an operator form or a platform.
+            does not know a number format, a profile, an operator form, a platform or a system.
     """
     asked, rules = asked or Asked(), target_rules(target)
     weights = _choose("weights", target, asked.weights, rules.weights)
@@ -40,6 +40,7 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
         group=asked.group,
         overrides=asked.overrides,
         platforms=_platforms(target, rules, asked.platforms),
+        deployment_target=_deployment_target(target, rules, asked.deployment_target),
     )
 
 
@@ -55,6 +56,19 @@ def _platforms(
                 else "Leave --platform out.",
             )
     return tuple(dict.fromkeys(asked))
+
+
+def _deployment_target(target: Target, rules: TargetRules, asked: str | None) -> str | None:
+    known = rules.deployment_targets
+    if asked is None:
+        return known[0] if known else None
+    if asked not in known:
+        fitting = f"need one of {', '.join(known)}" if known else "have none"
+        raise UsageError(
+            f"deployment target {asked!r}: {target} bundles {fitting}",
+            f"Leave --deployment-target out for {known[0]}." if known else "Leave it out.",
+        )
+    return asked
 
 
 def _context(spec: ModelSpec, rules: TargetRules, asked: int | None) -> int:

@@ -37,8 +37,7 @@ class BlobFile:
         if not path.is_file():
             raise BundleError(f"the package lacks its weight file {path.name}", _DAMAGED)
         self.size = path.stat().st_size
-        self._name = path.name
-        self._reader = blob_reader(str(path))
+        self._name, self._path = path.name, path
         self._arrays: dict[tuple[int, TensorType], NDArray[Any]] = {}
 
     def at(self, offset: int, kind: TensorType) -> StoredArray:
@@ -67,8 +66,10 @@ class BlobFile:
 
     def _load(self, offset: int, kind: TensorType) -> NDArray[Any]:
         name = _READERS.get(kind.dtype, kind.dtype.lower())
+        # A reader maps the file: with one for all arrays, the whole of it would stay in memory.
+        reader = blob_reader(str(self._path))
         try:
-            flat = np.asarray(getattr(self._reader, f"read_{name}_data")(offset))
+            flat = np.asarray(getattr(reader, f"read_{name}_data")(offset))
         except (AttributeError, RuntimeError) as error:
             raise BundleError(f"{self._name} at {offset}: {error}", _DAMAGED) from error
         if flat.size != kind.count:

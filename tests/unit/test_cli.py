@@ -47,7 +47,10 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(sample_model: Path, tmp_pat
         "ops": "onekv",
         "group": None,
         "overrides": [],
+        "platforms": [],
+        "deployment_target": None,
     }
+    assert found["notes"] == []
     assert found["memory"]["cache"] == 2 * 2 * 16 * 4 * 64
     assert not list(tmp_path.iterdir())
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onekv.export.footprint import Footprint, Step, activation_bytes
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, Profile
-from onekv.export.targets.coreml.rules import coreml_options
+from onekv.export.options import ExportOptions
+from onekv.export.targets.coreml.rules import coreml_options, stored_bytes
 from onekv.quantize.plan import WeightPlan
 
 _HALF = 2
@@ -14,16 +14,8 @@ _RUNTIME = 90_000_000
 
 
 def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> Footprint:
-    """Weights are mapped; scores are kept as fp16 matrices, once masked and once as softmax.
-
-    On the Neural Engine the tied head is a convolution of its own beside the embeddings.
-    """
+    """Weights are mapped; scores are kept as fp16 matrices, once masked and once as softmax."""
     prefill = coreml_options(options).prefill
-    stored = weights.bytes
-    if options.profile is Profile.NPU and spec.tied_head:
-        stored += next(t.bytes for t in weights.tensors if t.name == "embed_tokens.weight")
-    if spec.rope is not None:
-        # Cosines and sines of queries in fp32 and of keys in fp16.
-        stored += options.context * spec.head_dim * (4 + _HALF)
+    stored = stored_bytes(spec, options, weights)
     step = Step(prefill, options.context, bytes=_HALF, scores=1, rows=1)
     return Footprint(stored, stored, prefill, activation_bytes(spec, step), _RUNTIME)

@@ -9,6 +9,9 @@ from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Profile
 from onekv.quantize.numbers import Number
 
+DEPLOYMENT_TARGETS = ("iOS18", "iOS26")
+"""Those that have states, several functions and 4-bit blocks."""
+
 
 @dataclass(frozen=True)
 class CoreMLOptions:
@@ -18,7 +21,7 @@ class CoreMLOptions:
     profile: Profile = Profile.GPU
     weights: Number = Number.FP16
     prefill: int = 64
-    deployment_target: str = "iOS18"
+    deployment_target: str = DEPLOYMENT_TARGETS[0]
 
     def logits(self, spec: ModelSpec) -> list[str]:
         """The outputs that, side by side, are the logits [1, S, vocab]."""
@@ -34,9 +37,6 @@ NPU_LARGEST = 16_384
 
 PALETTE_ROWS = 16
 """Rows of a matrix that share a palette of 16 values."""
-
-DEPLOYMENT_TARGETS = ("iOS18", "iOS26")
-"""Those that have states, several functions and 4-bit blocks."""
 
 FALLBACK_BYTES = 1_000_000_000
 """Above about this size devices run a package on another unit without saying so."""
@@ -58,7 +58,6 @@ def check_options(spec: ModelSpec, options: CoreMLOptions) -> None:
     Raises:
         UsageError: names the size and the nearest one that fits.
     """
-    _check_target(options.deployment_target)
     _check_context(spec, options)
     if not 1 <= options.prefill <= options.context:
         raise UsageError(
@@ -67,14 +66,6 @@ def check_options(spec: ModelSpec, options: CoreMLOptions) -> None:
         )
     if options.profile is Profile.NPU:
         _check_neural_engine(spec, options)
-
-
-def _check_target(target: str) -> None:
-    if target not in DEPLOYMENT_TARGETS:
-        raise UsageError(
-            f"deployment target {target!r} has no Core ML states with several functions",
-            f"Choose one of: {', '.join(DEPLOYMENT_TARGETS)}.",
-        )
 
 
 def _check_context(spec: ModelSpec, options: CoreMLOptions) -> None:

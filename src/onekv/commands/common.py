@@ -47,6 +47,10 @@ OperatorForm = Annotated[
     Ops | None,
     typer.Option("--ops", help="Our operator, or the runtime's own operators alone."),
 ]
+DeploymentTarget = Annotated[
+    str | None,
+    typer.Option(help="Oldest system that a Core ML package runs on, such as iOS18 or iOS26."),
+]
 Platforms = Annotated[
     list[Platform] | None,
     typer.Option("--platform", help="Ship onekv's library for this platform. Repeatable."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from onekv.commands.common import (
     AsJson,
     Cache,
     ContextLength,
+    DeploymentTarget,
     Force,
     GroupSize,
     Model,
@@ -40,6 +40,7 @@ def export(
     profile: Unit = None,
     ops: OperatorForm = None,
     platform: Platforms = None,
+    deployment_target: DeploymentTarget = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Bundle folder.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer.")] = None,
     no_tokenizer: Annotated[bool, typer.Option(help="Write a bundle of token ids only.")] = False,
@@ -64,8 +65,17 @@ def export(
     checkpoint = open_checkpoint(model)
     if one_tensor:
         require_one_tensor(checkpoint)
-    choices = Asked(context, weights, cache, profile, ops, group)
-    asked = replace(choices, overrides=tuple(override or ()), platforms=tuple(platform or ()))
+    asked = Asked(
+        context=context,
+        weights=weights,
+        cache=cache,
+        profile=profile,
+        ops=ops,
+        group=group,
+        overrides=tuple(override or ()),
+        platforms=tuple(platform or ()),
+        deployment_target=deployment_target,
+    )
     options = resolve_options(checkpoint.spec, to, asked)
     plan = plan_export(checkpoint, options, tokenizer, need_tokenizer=not no_tokenizer)
     if dry_run:
@@ -73,6 +83,8 @@ def export(
         return
     bundle = run_export(plan, folder, force, StageReporter())
     show_bundle(bundle.manifest, as_json)
+    for note in plan.notes:
+        typer.echo(f"note: {note}", err=True)
     if not as_json:
         echo(f"wrote {folder}")
 

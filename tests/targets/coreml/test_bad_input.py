@@ -15,10 +15,11 @@ import pytest
 
 from onekv.errors import BundleError, OnekvError, UsageError
 from onekv.export.options import Asked, Profile, Target
+from onekv.export.plan import plan_weights_of
 from onekv.export.resolve import resolve_options
 from onekv.export.targets.coreml.options import CoreMLOptions, check_options
 from onekv.export.targets.coreml.package import check_package
-from onekv.export.targets.coreml.rules import check
+from onekv.export.targets.coreml.rules import RULES, check
 from onekv.export.targets.coreml.versions import check_versions
 from onekv.quantize.numbers import Number
 from onekv.runtime.mil import Evaluator, read_package
@@ -50,7 +51,6 @@ REFUSED = {
         CoreMLOptions(64, Profile.NPU),
         "--profile gpu",
     ),
-    "an old deployment target": (SPEC, CoreMLOptions(64, deployment_target="iOS17"), "iOS18"),
     "a prefill wider than the context": (SPEC, CoreMLOptions(32, prefill=64), "from 1 to 32"),
 }
 
@@ -66,6 +66,26 @@ def test_int4_in_blocks_on_the_neural_engine_is_explained() -> None:
     with pytest.raises(UsageError, match="four times the memory") as refused:
         check(SPEC, resolve_options(SPEC, Target.COREML, asked))
     assert "4-bit palettes" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("target", "said"), [(Target.COREML, "need one of iOS18, iOS26"), (Target.ONNX, "have none")]
+)
+def test_a_deployment_target_that_lacks_what_a_package_needs_is_refused(
+    target: Target, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        resolve_options(SPEC, target, Asked(64, deployment_target="iOS17"))
+
+
+def test_a_user_is_told_of_a_large_package_and_of_logits_in_parts() -> None:
+    large = replace(SPEC, vocab_size=50_304, hidden_size=2048, layers=22, ffn_size=8192)
+    chosen = resolve_options(large, Target.COREML, Asked(64, profile=Profile.NPU))
+    size, parts = RULES.notes(large, chosen, plan_weights_of(large, chosen))
+    assert "Above about 1 GB" in size
+    assert "4 outputs" in parts
+    small = resolve_options(SPEC, Target.COREML, Asked(64))
+    assert RULES.notes(SPEC, small, plan_weights_of(SPEC, small)) == ()
 
 
 def test_number_formats_that_core_ml_lacks_are_refused() -> None:
