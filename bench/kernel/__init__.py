@@ -1,0 +1,1 @@
+"""The attention kernel against its peers on this machine: `python -m onekv.bench.kernel`."""
