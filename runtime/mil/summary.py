@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from onekv.runtime.mil.compression import StoredWeight, stored_weights
 from onekv.runtime.mil.package import Package
 from onekv.runtime.mil.values import TensorType
 
@@ -33,8 +34,41 @@ class PackageSummary:
     states: dict[str, int]
     package_bytes: int
     weight_bytes: int
+    weights: tuple[StoredWeight, ...]
     metadata: dict[str, str]
     specification_version: int
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Weights that are stored alike. bits: of one parameter, scales and palettes included."""
+
+    form: str
+    weights: int
+    parameters: int
+    bits: float
+    bytes: int
+
+
+def compressions(weights: tuple[StoredWeight, ...]) -> tuple[Compression, ...]:
+    """The weights by the way in which they are stored."""
+    alike: dict[str, list[StoredWeight]] = {}
+    for weight in weights:
+        alike.setdefault(_form(weight), []).append(weight)
+    found = []
+    for form, group in alike.items():
+        parameters, size = sum(w.parameters for w in group), sum(w.bytes for w in group)
+        found.append(Compression(form, len(group), parameters, 8 * size / parameters, size))
+    return tuple(found)
+
+
+def _form(weight: StoredWeight) -> str:
+    if weight.granularity is None:
+        return weight.stored
+    if weight.granularity == "palette":
+        return f"{weight.bits}-bit palettes for {weight.group} rows"
+    each = "row" if weight.granularity == "row" else f"{weight.group} columns"
+    return f"{weight.stored} with a scale per {each}"
 
 
 def summarise(package: Package) -> PackageSummary:
@@ -59,6 +93,7 @@ def summarise(package: Package) -> PackageSummary:
         states=states,
         package_bytes=sum(f.stat().st_size for f in package.path.rglob("*") if f.is_file()),
         weight_bytes=package.weight_bytes,
+        weights=stored_weights(package),
         metadata=dict(package.metadata),
         specification_version=package.specification_version,
     )

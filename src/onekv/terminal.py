@@ -187,9 +187,16 @@ def checkpoint_table(checkpoint: Checkpoint) -> Table:
 
 def package_table(summary: PackageSummary) -> Table:
     """A Core ML package in one table."""
+    from onekv.runtime.mil.summary import compressions
+
     facts = {
         "size": f"{size(summary.package_bytes)}, weights {size(summary.weight_bytes)}",
         "states": ", ".join(f"{name} {count} B" for name, count in summary.states.items()),
+        "weights": "\n".join(
+            f"{found.weights} as {found.form}: {found.parameters / 1e6:.4g}M parameters, "
+            f"{found.bits:.3g} bits each, {size(found.bytes)}"
+            for found in compressions(summary.weights)
+        ),
     }
     for function in summary.functions:
         counts = ", ".join(f"{kind} {count}" for kind, count in function.operators.items())

@@ -39,7 +39,8 @@ def onekv_stored(context: Any, node: Any) -> None:
     known, key = _vars.setdefault(context, {}), (name, int(first), sizes)
     if key not in known:
         form = _forms.get()[name].rows(int(first), sizes[0])
-        known[key] = _constant(form, sizes, f"{name}_{first}")
+        part = "" if not int(first) else f"_{first}"
+        known[key] = _constant(form, sizes, name.replace(".", "_") + part)
     context.add(known[key], torch_name=node.name)
 
 

@@ -12,6 +12,7 @@ from onekv.commands.verify import show_parity
 
 if TYPE_CHECKING:
     from onekv.export.manifest import Manifest
+    from onekv.runtime.mil.summary import PackageSummary
 
 _PACKAGE, _PROGRAM = ".mlpackage", ".pte"
 
@@ -29,8 +30,13 @@ def inspect(
 
     if is_bundle(path):
         bundle = open_bundle(path)
+        if bundle.entry.suffix == _PACKAGE and as_json:
+            echo_json(
+                {**bundle.manifest.model_dump(mode="json"), "package": _summary(bundle.entry)}
+            )
+            return
         show_bundle(bundle.manifest, as_json)
-        if bundle.entry.suffix == _PACKAGE and not as_json:
+        if bundle.entry.suffix == _PACKAGE:
             _show_package(bundle.entry, as_json)
         if bundle.entry.suffix == _PROGRAM and not as_json:
             _show_program(bundle.entry, as_json)
@@ -67,12 +73,17 @@ def show_bundle(manifest: Manifest, as_json: bool) -> None:
         show_parity(manifest.parity)
 
 
-def _show_package(path: Path, as_json: bool) -> None:
+def _summary(package: Path) -> PackageSummary:
     from onekv.runtime.mil import read_package
     from onekv.runtime.mil.summary import summarise
+
+    return summarise(read_package(package))
+
+
+def _show_package(path: Path, as_json: bool) -> None:
     from onekv.terminal import package_table
 
-    summary = summarise(read_package(path))
+    summary = _summary(path)
     if as_json:
         echo_json(summary)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from onekv.export.options import Asked, Profile, Target
 from onekv.export.pipeline import plan_export, run_export
 from onekv.export.resolve import resolve_options
 from onekv.export.reverify import verify_bundle
+from onekv.export.targets.coreml import package
 from onekv.quantize.numbers import Number
+from tests.specs import LLAMA
+from tests.targets.coreml.conftest import lower_tiny, options
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +48,40 @@ def test_a_bundle_is_run_and_inspected(bundle: Path) -> None:
     spec = open_bundle(bundle).manifest.model
     assert summary["states"] == {"cache": spec.layers * spec.kv_heads * spec.head_dim * 64 * 2}
     assert all(not function["dynamic"] for function in summary["functions"])
+
+
+def test_every_weight_of_a_bundle_tells_how_it_is_stored(bundle: Path) -> None:
+    shown = CliRunner().invoke(app, ["inspect", str(bundle), "--json"])
+    found = json.loads(shown.stdout)
+    weights = {weight["name"]: weight for weight in found["package"]["weights"]}
+    spec = open_bundle(bundle).manifest.model
+    up = weights["layers_0_mlp_up_proj_weight"]
+    assert up["shape"] == [spec.ffn_size, spec.hidden_size]
+    assert (up["stored"], up["granularity"], up["group"]) == ("int4", "block", 32)
+    head = weights["embed_tokens_weight"]
+    assert (head["stored"], head["granularity"]) == ("int8", "row")
+    assert {weight["stored"] for weight in weights.values()} == {"int4", "int8", "fp16", "fp32"}
+    assert (
+        0 < sum(weight["bytes"] for weight in weights.values()) <= found["package"]["weight_bytes"]
+    )
+
+
+def test_nothing_is_left_where_temporary_files_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary, folder = tmp_path / "temporary", tmp_path / "folder"
+    temporary.mkdir(), folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    lower_tiny(folder, LLAMA["llama Q-GQA-2"], options())
+
+    def fails(*arguments: object) -> None:
+        raise RuntimeError("stopped")
+
+    monkeypatch.setattr(package, "check_package", fails)
+    with pytest.raises(RuntimeError, match="stopped"):
+        lower_tiny(folder, LLAMA["llama Q-GQA-2"], options())
+    assert [path.name for path in folder.iterdir()] == ["model.mlpackage"]
+    assert not list(temporary.iterdir())
 
 
 def test_what_the_device_cannot_hold_is_refused_before_any_work(sample_model: Path) -> None:
