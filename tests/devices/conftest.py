@@ -76,5 +76,5 @@ def host_programs() -> Programs:
 
 def connect(phone: Phone, programs: Programs) -> AndroidDevice:
     """A device that gives up soon on a phone that is gone."""
-    adb = Adb(phone.serial, patience=3.0, answer=8.0)
+    adb = Adb(phone.serial, patience=6.0, answer=20.0)
     return AndroidDevice(adb, lambda bundle: programs)
