@@ -58,7 +58,8 @@ class ExportOptions:
     `group` columns of a weight share a scale, None for the format's own; `overrides` are
     `PATTERN=FORMAT` as `quantize.plan.parse_override` reads them. The bundle ships onekv's
     native library for each of `platforms`. `deployment_target` is the oldest system that it runs
-    on, None for a target that does not set one.
+    on, None for a target that does not set one. `calibration` is the name of the text that int4
+    weights were calibrated with.
     """
 
     target: Target
@@ -71,6 +72,7 @@ class ExportOptions:
     overrides: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = ()
     deployment_target: str | None = None
+    calibration: str | None = None
 
 
 def _no_notes(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> tuple[str, ...]:

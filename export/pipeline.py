@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import onekv
 from onekv.errors import CheckpointError, OnekvError, ParityError
 from onekv.export.bundle import Bundle, describe_files, write_manifest, writing
+from onekv.export.calibration_text import calibration_tokens
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
 from onekv.export.options import ExportOptions
-from onekv.export.plan import plan_memory, plan_weights_of
+from onekv.export.plan import integer_rules, plan_memory, plan_weights_of
 from onekv.export.resident import drop_pages
 from onekv.export.source import (
     Quantised,
@@ -40,6 +41,7 @@ class ExportPlan:
     tokenizer_dir: Path | None
     memory: Memory
     weights: WeightPlan
+    calibration: tuple[int, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -68,13 +70,18 @@ class ExportPlan:
 
 
 def plan_export(
-    checkpoint: Checkpoint, options: ExportOptions, tokenizer: Path | None, need_tokenizer: bool
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    tokenizer: Path | None,
+    need_tokenizer: bool,
+    calibration: Path | None = None,
 ) -> ExportPlan:
-    """Settle an export.
+    """Settle an export; `calibration` is a text, or the name of the one that onekv ships.
 
     Raises:
         CheckpointError: the model has no tokenizer and the bundle needs one.
-        UsageError: the target's devices cannot hold what was asked for.
+        UsageError: the target's devices cannot hold what was asked for, or a calibration that
+            cannot be: too short a text, or no int4 weights.
     """
     folder = tokenizer or checkpoint.tokenizer_dir
     if not need_tokenizer:
@@ -88,7 +95,11 @@ def plan_export(
     check_target(checkpoint.spec, options)
     spec = checkpoint.spec
     weights = plan_weights_of(spec, options)
-    return ExportPlan(checkpoint, options, folder, plan_memory(spec, options), weights)
+    tokens: tuple[int, ...] = ()
+    if calibration is not None:
+        tokens = calibration_tokens(calibration, folder, weights, integer_rules(options).own_tool)
+        options = replace(options, calibration=calibration.name)
+    return ExportPlan(checkpoint, options, folder, plan_memory(spec, options), weights, tokens)
 
 
 def run_export(
@@ -134,7 +145,7 @@ def _quantise(plan: ExportPlan, reporter: Reporter) -> Quantised:
     if not plan.weights.rounded:
         return {}
     with reporter.stage(f"quantise to {plan.options.weights}") as progress:
-        return quantise_checkpoint(plan.checkpoint, plan.options, progress)
+        return quantise_checkpoint(plan.checkpoint, plan.options, progress, plan.calibration)
 
 
 def _source_run(plan: ExportPlan, quantised: Quantised, reporter: Reporter) -> Golden:

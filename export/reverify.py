@@ -71,7 +71,8 @@ def _golden(
     bundle: Bundle, checkpoint: Checkpoint | None, reporter: Reporter
 ) -> tuple[Golden, str]:
     recorded, options = load_golden(bundle.path / RECORD), bundle.manifest.options
-    if checkpoint is None:
+    # A calibration cannot be repeated here: its text is not in the bundle.
+    if checkpoint is None or options.calibration is not None:
         return recorded, "logits recorded at export"
     prompt = recorded.tokens[: recorded.prompt_length].tolist()
     with reporter.stage("source model") as progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from onekv.export.bundle import file_hash
@@ -25,15 +25,25 @@ Quantised = Mapping[str, "QuantisedWeight"]
 
 
 def quantise_checkpoint(
-    checkpoint: Checkpoint, options: ExportOptions, progress: Progress
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    progress: Progress,
+    calibration: Sequence[int] = (),
 ) -> Quantised:
     """The weights that a bundle of these options stores as integers, by name.
+
+    `calibration` is a text's tokens, none for rounding to nearest.
 
     Empty for float weights, and for a target whose own tool rounds them.
     """
     plan = plan_weights_of(checkpoint.spec, options)
     if not plan.rounded or integer_rules(options).own_tool:
         return {}
+    if calibration:
+        from onekv.export.calibrate import calibrate_weights, calibration_windows
+
+        windows = calibration_windows(calibration, checkpoint.spec)
+        return calibrate_weights(checkpoint.spec, checkpoint.load(), plan, windows, progress)
     from onekv.quantize.weights import quantise_weights
 
     return quantise_weights(checkpoint.load(), plan, progress)

@@ -63,6 +63,7 @@ def quantise(weight: Tensor, number: Number, group: int) -> QuantisedWeight:
     Raises:
         OnekvError: values that are not finite, or scales that float16 cannot hold.
     """
+    check_finite(weight)
     rows, columns = weight.shape
     values = torch.empty(rows, columns, dtype=torch.int8)
     scales = torch.empty(rows, columns // group)
@@ -76,11 +77,16 @@ def quantise(weight: Tensor, number: Number, group: int) -> QuantisedWeight:
     return QuantisedWeight(number, values, scales)
 
 
+def check_finite(weight: Tensor) -> None:
+    """Raise OnekvError for a matrix with NaN or infinity."""
+    # A sum shows both without a copy; one that only overflows is looked at again.
+    if not weight.sum().isfinite() and not weight.isfinite().all():
+        raise OnekvError("it has values that are not finite", "Check the checkpoint for overflows.")
+
+
 def best_scales(grouped: Tensor, number: Number) -> Tensor:
     """The scales [..., groups] of weights [..., groups, group]."""
     largest = grouped.abs().amax(-1)
-    if not largest.isfinite().all():
-        raise OnekvError("it has values that are not finite", "Check the checkpoint for overflows.")
     base = largest / LEVELS[number][1]
     if (base > _HALF_MAX).any():
         raise OnekvError(f"its values reach {float(largest.max()):.3g}, beyond what a scale holds")

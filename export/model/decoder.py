@@ -158,6 +158,18 @@ class Decoder(nn.Module):
         self, tokens: Tensor, pos: Tensor, caches: Sequence[LayerCache] | None = None
     ) -> Tensor:
         """What the head is applied to, [B, S, hidden]: everything of `forward` but the head."""
+        x, turn, step = self.begin(tokens, pos)
+        if caches is None:
+            caches = [WholeSequence()] * len(self.layers)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x = layer(x, turn, step, cache)
+        out: Tensor = self.norm(x)
+        return out
+
+    def begin(
+        self, tokens: Tensor, pos: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None, Step]:
+        """What the first layer is given, and the rotations and the step that all layers share."""
         positions = pos + torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embed_tokens(tokens)
         step, turn = self._step(pos), None
@@ -166,12 +178,7 @@ class Decoder(nn.Module):
         else:
             cos, sin = F.embedding(positions, step.cos), F.embedding(positions, step.sin)
             turn = (cos.unsqueeze(1).to(x), sin.unsqueeze(1).to(x))
-        if caches is None:
-            caches = [WholeSequence()] * len(self.layers)
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x = layer(x, turn, step, cache)
-        out: Tensor = self.norm(x)
-        return out
+        return x, turn, step
 
     def _step(self, pos: Tensor) -> Step:
         spec = self.spec

@@ -47,6 +47,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(sample_model: Path, tmp_pat
         "ops": "onekv",
         "group": None,
         "overrides": [],
+        "calibration": None,
         "platforms": [],
         "deployment_target": None,
     }

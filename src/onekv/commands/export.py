@@ -36,6 +36,10 @@ def export(
     weights: Weights = None,
     group: GroupSize = None,
     override: Overrides = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Calibrate int4 weights on this text; `shipped` is onekv's own."),
+    ] = None,
     cache: Cache = None,
     profile: Unit = None,
     ops: OperatorForm = None,
@@ -77,7 +81,7 @@ def export(
         deployment_target=deployment_target,
     )
     options = resolve_options(checkpoint.spec, to, asked)
-    plan = plan_export(checkpoint, options, tokenizer, need_tokenizer=not no_tokenizer)
+    plan = plan_export(checkpoint, options, tokenizer, not no_tokenizer, calibrate)
     if dry_run:
         _show_plan(plan, folder, as_json)
         return

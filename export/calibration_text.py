@@ -1,0 +1,45 @@
+"""The text that integer weights are calibrated on, checked before any work (no torch here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onekv.errors import UsageError
+from onekv.export.tokenizer import load_tokenizer, read_text
+from onekv.quantize.numbers import Number
+from onekv.quantize.plan import WeightPlan
+
+SHIPPED = "shipped"
+"""Name of the text that comes with onekv: Milton's Areopagitica (1644), public domain."""
+
+MIN_TOKENS = 4096
+"""Fewer than these leave the statistics of common widths to chance."""
+
+_SHIPPED_FILE = Path(__file__).parents[1] / "quantize" / "calibration.txt"
+
+
+def calibration_tokens(
+    text: Path, tokenizer: Path | None, weights: WeightPlan, own_tool: bool
+) -> tuple[int, ...]:
+    """The tokens of a text, or of the shipped one when that is its name.
+
+    Raises:
+        UsageError: there is nothing to calibrate, no tokenizer, or too short a text.
+    """
+    if own_tool or not any(tensor.number is Number.INT4 for tensor in weights.rounded):
+        raise UsageError(
+            "calibration is for int4 weights that onekv rounds",
+            "Add --weights int4, or leave --calibrate out.",
+        )
+    if tokenizer is None:
+        raise UsageError(
+            "a calibration text needs a tokenizer", "Give its folder with --tokenizer DIR."
+        )
+    source = _SHIPPED_FILE if str(text) == SHIPPED else text
+    tokens = load_tokenizer(tokenizer).encode(read_text(source)).ids
+    if len(tokens) < MIN_TOKENS:
+        raise UsageError(
+            f"{text} has {len(tokens)} tokens, too few to calibrate with",
+            f"Give a text of at least {MIN_TOKENS} tokens, of the kind that the model will read.",
+        )
+    return tuple(tokens)
