@@ -24,9 +24,6 @@ ONNXRUNTIME = "ONEKV_ANDROID_ONNXRUNTIME"
 EXECUTORCH = "ONEKV_ANDROID_EXECUTORCH"
 """The folder of ExecuTorch's CMake files for Android, share/cmake below it."""
 
-OPERATORS = "ONEKV_ANDROID_OPERATORS"
-"""onekv's operators for ExecuTorch, built for Android, unless they are in the runner."""
-
 
 def phone_programs(bundle: Bundle, platform: Platform = Platform.ANDROID_ARM64) -> Programs:
     """What a bundle needs on a phone.
@@ -45,9 +42,8 @@ def phone_programs(bundle: Bundle, platform: Platform = Platform.ANDROID_ARM64) 
     if options.target is Target.EXECUTORCH:
         folder = _named(EXECUTORCH, "the folder of ExecuTorch built for Android")
         runner = build_runner("executorch", toolchain=Toolchain(settings, folder))
-        own = os.environ.get(OPERATORS)
-        operators = () if own is None else (_named(OPERATORS, "onekv's operators"),)
-        return Programs(runner, operators=operators, libraries=tuple(folder.glob("lib/*.so")))
+        # onekv's operators are in a runner for another machine than this.
+        return Programs(runner, libraries=tuple(folder.glob("lib/*.so")))
     raise UsageError(
         f"{options.target} bundles do not run on Android", "Export with --to onnx or executorch."
     )

@@ -218,8 +218,7 @@ void load_operators(const std::string& library) {
   void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL);
   if (handle == nullptr) throw Failure(Kind::kMissingLibrary, dlerror());
   // Ours tells whether its operators are in; another copy's may have been first.
-  const auto registered =
-      reinterpret_cast<int (*)()>(dlsym(handle, "onekv_executorch_registered"));
+  const auto registered = reinterpret_cast<int (*)()>(dlsym(handle, "onekv_executorch_registered"));
   if (registered != nullptr && registered() == 0)
     throw Failure(Kind::kMissingLibrary,
                   library + " was not used: another copy of it is in this process");

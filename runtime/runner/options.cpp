@@ -2,7 +2,8 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
+#include <functional>
+#include <map>
 
 #include "failure.h"
 #include "tokens.h"
@@ -44,45 +45,81 @@ int64_t number(const std::string& flag, const char* text, int64_t least, int64_t
 
 constexpr int64_t kMostTokens = int64_t{1} << 30;
 
+// What a flag does with its value; a flag that takes none gets a null pointer.
+struct Flag {
+  bool takes_value;
+  std::function<void(Options&, const char*)> apply;
+};
+
+Flag on(bool Options::* field, bool value) {
+  return {false, [=](Options& options, const char*) { options.*field = value; }};
+}
+
+Flag text(std::string Options::* field) {
+  return {true, [=](Options& options, const char* given) { options.*field = given; }};
+}
+
+Flag count(const char* name, int64_t Options::* field, int64_t least, int64_t most) {
+  return {true, [=](Options& options, const char* given) {
+            options.*field = number(name, given, least, most);
+          }};
+}
+
+const std::map<std::string, Flag>& flags() {
+  static const std::map<std::string, Flag> all = {
+      {"--help", on(&Options::help, true)},
+      {"-h", on(&Options::help, true)},
+      {"--bandwidth", on(&Options::bandwidth, true)},
+      {"--prompt", text(&Options::prompt)},
+      {"--depth", count("--depth", &Options::depth, 0, kMostTokens)},
+      {"--decode", count("--decode", &Options::decode, 0, kMostTokens)},
+      {"--check", text(&Options::check)},
+      {"--check-prompt", count("--check-prompt", &Options::check_prompt, 1, kMostTokens)},
+      {"--operators",
+       {true, [](Options& options, const char* path) { options.operators.push_back(path); }}},
+      {"--runtime", text(&Options::runtime)},
+      {"--expect-version", text(&Options::expect_version)},
+      {"--context", count("--context", &Options::context, 1, kMostTokens)},
+      {"--chunk", count("--chunk", &Options::chunk, 1, kMostTokens)},
+      {"--threads", count("--threads", &Options::threads, 0, 1024)},
+      {"--sample-ms", count("--sample-ms", &Options::sample_ms, 0, 1000)},
+      {"--eos",
+       {true, [](Options& options, const char* ids) { options.eos = parse_tokens(ids, "--eos"); }}},
+      {"--ignore-eos", on(&Options::ignore_eos, true)},
+      {"--prepack", on(&Options::prepack, true)},
+      {"--no-arena", on(&Options::arena, false)},
+  };
+  return all;
+}
+
+void check_options(const Options& options) {
+  if (options.help || options.bandwidth) return;
+  if (options.model.empty()) throw Failure(Kind::kUsage, "no model given; --help tells how");
+  if (options.prompt.empty()) throw Failure(Kind::kUsage, "no --prompt given");
+  if (options.check.empty() != (options.check_prompt == 0))
+    throw Failure(Kind::kUsage, "--check and --check-prompt go together");
+}
+
 }  // namespace
 
 Options parse_options(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
-    const std::string flag = argv[i];
-    auto text = [&]() -> const char* {
-      if (++i >= argc) throw Failure(Kind::kUsage, flag + " needs a value");
-      return argv[i];
-    };
-    auto tokens = [&](int64_t least) { return number(flag, text(), least, kMostTokens); };
-    if (flag == "--help" || flag == "-h") options.help = true;
-    else if (flag == "--bandwidth") options.bandwidth = true;
-    else if (flag == "--prompt") options.prompt = text();
-    else if (flag == "--depth") options.depth = tokens(0);
-    else if (flag == "--decode") options.decode = tokens(0);
-    else if (flag == "--check") options.check = text();
-    else if (flag == "--check-prompt") options.check_prompt = tokens(1);
-    else if (flag == "--operators") options.operators.push_back(text());
-    else if (flag == "--runtime") options.runtime = text();
-    else if (flag == "--expect-version") options.expect_version = text();
-    else if (flag == "--context") options.context = tokens(1);
-    else if (flag == "--chunk") options.chunk = tokens(1);
-    else if (flag == "--threads") options.threads = number(flag, text(), 0, 1024);
-    else if (flag == "--sample-ms") options.sample_ms = number(flag, text(), 0, 1000);
-    else if (flag == "--eos") options.eos = parse_tokens(text(), flag);
-    else if (flag == "--ignore-eos") options.ignore_eos = true;
-    else if (flag == "--prepack") options.prepack = true;
-    else if (flag == "--no-arena") options.arena = false;
-    else if (flag.size() > 1 && flag[0] == '-')
-      throw Failure(Kind::kUsage, "unknown option " + flag + "; --help lists them");
-    else if (options.model.empty()) options.model = flag;
-    else throw Failure(Kind::kUsage, "more than one model: " + options.model + " and " + flag);
+    const std::string word = argv[i];
+    const auto found = flags().find(word);
+    if (found != flags().end()) {
+      const Flag& flag = found->second;
+      if (flag.takes_value && ++i >= argc) throw Failure(Kind::kUsage, word + " needs a value");
+      flag.apply(options, flag.takes_value ? argv[i] : nullptr);
+    } else if (word.size() > 1 && word[0] == '-') {
+      throw Failure(Kind::kUsage, "unknown option " + word + "; --help lists them");
+    } else if (options.model.empty()) {
+      options.model = word;
+    } else {
+      throw Failure(Kind::kUsage, "more than one model: " + options.model + " and " + word);
+    }
   }
-  if (options.help || options.bandwidth) return options;
-  if (options.model.empty()) throw Failure(Kind::kUsage, "no model given; --help tells how");
-  if (options.prompt.empty()) throw Failure(Kind::kUsage, "no --prompt given");
-  if (options.check.empty() != (options.check_prompt == 0))
-    throw Failure(Kind::kUsage, "--check and --check-prompt go together");
+  check_options(options);
   return options;
 }
 
