@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 
 import onnxruntime as ort
@@ -13,6 +14,7 @@ from torch import Tensor
 from onekv.runtime import native
 from tests.kernel.calls import Inputs
 
+LIBRARY_VARIABLE = "ONEKV_TESTED_ONNX_LIBRARY"
 ONNX_TYPES = {
     torch.float32: TensorProto.FLOAT,
     torch.float16: TensorProto.FLOAT16,
@@ -63,6 +65,11 @@ def present(past: str) -> str:
     return past.replace("past", "present")
 
 
+def library() -> str:
+    """The library under test: the installed one, unless the environment names another build."""
+    return os.environ.get(LIBRARY_VARIABLE) or str(native.require_library(native.ONNX))
+
+
 @functools.cache
 def node_session(
     op: str,
@@ -90,8 +97,8 @@ def node_session(
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 4
-    settings.register_custom_ops_library(str(native.require_library(native.ONNX)))
+    settings.register_custom_ops_library(library())
     return ort.InferenceSession(model.SerializeToString(), settings, ["CPUExecutionProvider"])
 
 
-__all__ = ["CACHES", "feeds_of", "present", "run_node"]
+__all__ = ["CACHES", "LIBRARY_VARIABLE", "feeds_of", "present", "run_node"]
