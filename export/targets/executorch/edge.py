@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 
 def trace(module: nn.Module, prefill: int) -> ExportedProgram:
     """Trace tokens [1, S] and pos [1] for every S from 1 to `prefill`."""
-    # An S that no other extent has: the tracer would take equal ones for the same.
+    # An S of 1 would be taken for a constant.
     tokens = torch.zeros(1, min(prefill, 3), dtype=torch.int64)
     new = Dim("tokens", min=1, max=prefill)
     with torch.no_grad():
