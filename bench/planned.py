@@ -13,7 +13,8 @@ def planned_memory(manifest: Manifest, options: Options) -> PlannedMemory:
     Activations are those of the run's longest call, in proportion to the plan's.
     """
     plan = plan_process(manifest.model, manifest.options)
-    longest = min(plan.prefill, max(options.depth, options.prompt_tokens))
+    call = min(plan.prefill, options.chunk or plan.prefill)
+    longest = min(call, max(options.depth, options.prompt_tokens))
     return PlannedMemory(
         weights=plan.weights,
         weights_mapped=plan.weights_mapped,
