@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from onekv.runtime import kernel_library as kernel
-from onekv.runtime import reference
+from onekv.runtime import native, reference
 from onekv.runtime.rows import RowFormat, record_layout
 
 _FLOATS = {
@@ -28,16 +28,12 @@ _active = contextvars.ContextVar("onekv_kernel_attention", default=False)
 
 @contextlib.contextmanager
 def kernel_attention() -> Iterator[None]:
-    """Within the block, `onekv::attend` and `onekv::attend_kv` run in the kernel.
+    """Within the block, both operators run in the kernel, where it is installed.
 
     Calls that it refuses run as they are defined. Rotary tables must be those of one RoPE, from
     position 0 (`rotary_tables`).
-
-    Raises:
-        OnekvError: the kernel is not installed.
     """
-    kernel.load()
-    token = _active.set(True)
+    token = _active.set(native.find_library(native.KERNEL) is not None)
     try:
         yield
     finally:
