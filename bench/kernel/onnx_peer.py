@@ -22,7 +22,13 @@ def onnxruntime_steps(shape: Shape, cache: str) -> list[Step]:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     model = _model(shape, cache).SerializeToString()
     session = ort.InferenceSession(model, options, ["CPUExecutionProvider"])
-    size = 2 * shape.length * shape.kv_heads * shape.head_dim * CACHE_TYPES[cache][1]().itemsize
+    size = (
+        2
+        * shape.length
+        * shape.kv_heads
+        * shape.head_dim
+        * np.dtype(CACHE_TYPES[cache][1]).itemsize
+    )
     return [_step(session, shape, cache) for _ in range(shape.copies(size))]
 
 
@@ -69,7 +75,8 @@ def _model(shape: Shape, cache: str) -> onnx.ModelProto:
     inputs = [_value(n, TensorProto.FLOAT, s) for n, s in _floats(shape).items()]
     inputs += [_value(n, kind, _past(shape)) for n in ("pk", "pv")]
     inputs += [_value(n, TensorProto.INT32, [1]) for n in ("len", "total")]
-    names, attributes = [value.name for value in inputs], {}
+    names = [value.name for value in inputs]
+    attributes: dict[str, Any] = {}
     if cache == "int8":
         scales = [1, shape.kv_heads, 1, shape.head_dim]
         inputs += [_value(n, TensorProto.FLOAT, scales) for n in ("ks", "vs")]

@@ -15,6 +15,9 @@ const Engine* const kEngines[] = {
     &avx512_bf16_engine,
 #elif defined(__aarch64__)
     &neon_engine,
+#if defined(__linux__)
+    &neon_dotprod_engine,
+#endif
 #endif
 };
 

@@ -10,5 +10,6 @@ extern const Engine avx2_engine;
 extern const Engine avx512_engine;
 extern const Engine avx512_bf16_engine;
 extern const Engine neon_engine;
+extern const Engine neon_dotprod_engine;
 
 }  // namespace onekv

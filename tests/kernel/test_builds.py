@@ -12,14 +12,17 @@ ROOT = Path(__file__).parents[2]
 ARM_COMPILER, ARM_LIBRARIES = "aarch64-linux-gnu-g++", "/usr/aarch64-linux-gnu"
 
 
-def build(folder: Path, *options: str) -> Path:
-    """Build the self-check in `folder` and give its path."""
+def build(folder: Path, *options: str, program: str = "check") -> Path:
+    """Build the self-check or the fuzz target in `folder` and give its path."""
     subprocess.run(
-        ["cmake", "-S", ROOT, "-B", folder, "-DONEKV_CHECK=ON", *options],
+        ["cmake", "-S", ROOT / "runtime", "-B", folder, f"-DONEKV_{program.upper()}=ON", *options],
         check=True, capture_output=True,
     )  # fmt: skip
-    subprocess.run(["cmake", "--build", folder, "-j", "2"], check=True, capture_output=True)
-    return folder / "runtime/kernel/onekv_kernel_check"
+    target = f"onekv_kernel_{program}"
+    subprocess.run(
+        ["cmake", "--build", folder, "-j", "2", "--target", target], check=True, capture_output=True
+    )
+    return folder / "kernel" / target
 
 
 def run(*command: object) -> str:
@@ -56,3 +59,17 @@ def test_no_sanitizer_objects(tmp_path: Path, sanitizers: str) -> None:
     flags = f"-fsanitize={sanitizers} -fno-sanitize-recover=all -O1"
     check = build(tmp_path, "-DCMAKE_BUILD_TYPE=None", f"-DCMAKE_CXX_FLAGS={flags}")
     assert "plain: largest relative error" in run(check, 6)
+
+
+@pytest.mark.slow
+def test_no_input_of_the_fuzzer_makes_the_kernel_stray(tmp_path: Path) -> None:
+    if shutil.which("clang++") is None:
+        pytest.skip("clang++ missing: apt-get install clang")
+    flags = "-fsanitize=address,undefined -fno-sanitize-recover=all -O1"
+    target = build(
+        tmp_path / "build", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_COMPILER=clang++",
+        f"-DCMAKE_CXX_FLAGS={flags}", program="fuzz",
+    )  # fmt: skip
+    (tmp_path / "corpus").mkdir()
+    run(target, "-max_total_time=30", "-max_len=64", "-seed=1", tmp_path / "corpus")
+    assert len(list((tmp_path / "corpus").iterdir())) > 50  # it explored

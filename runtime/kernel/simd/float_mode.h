@@ -130,21 +130,52 @@ static inline void turn(const char* table_row, int half, int i, typename V::F& x
   x = turned;
 }
 
+// Weights times the scales that lie `span.stride` apart from `scale` on.
+static inline void scale_weights(const uint8_t* scale, const RowSpan& span, const float* weights,
+                                 float* to) {
+  for (int t = 0; t < span.count; ++t) to[t] = weights[t] * load<float>(scale + t * span.stride);
+}
+
+// Sums of values in fp32.
+template <class V, onekv_format Format>
+struct FloatValues {
+  using R = Reader<V, Format>;
+  static constexpr int kDims = V::kLanes;  // what part_dim must be a multiple of
+
+  struct Scratch {
+    float* weights;  // [padded][kScoreStride], times the rows' scales
+    void start(int) {}
+    void take(const Problem&, int padded, Arena& arena) {
+      if (R::kScaled) weights = arena.take<float>(int64_t{padded} * (kSuperTile + kRowPadding));
+    }
+  };
+
+  template <class W>
+  static void add(const Problem& p, const uint8_t* rows, const RowSpan& span, W& w, float* out) {
+    const float* weights = w.scores;
+    if (R::kScaled) {
+      weights = w.mode.weights;
+      for (int m = 0; m < w.queries; ++m) {
+        scale_weights(rows + p.part_dim, span, w.scores + m * w.kScoreStride,
+                      w.mode.weights + m * w.kScoreStride);
+      }
+    }
+    add_all_rows<R, V>(rows, span.stride, span.count, p.part_dim, weights, w.kScoreStride, w.alpha,
+                       w.queries, out, p.head_dim, w.ahead);
+  }
+};
+
 // Rows whose halves are whole vectors, in half-split pairing.
-template <class V_, onekv_format Format>
+template <class V_, onekv_format Format, class Values = FloatValues<V_, Format>>
 struct FloatMode : FloatKeys<V_> {
   using V = V_;
   using R = Reader<V, Format>;
-
-  struct Scratch {
-    void start(int) {}
-    void take(const Problem&, int, Arena&) {}
-  };
+  using Scratch = typename Values::Scratch;
 
   static bool takes(const Problem& p) {
     const onekv_attend_args& a = *p.args;
     return a.format == Format && pairs_in_halves(p) && p.head_dim % (2 * V::kLanes) == 0 &&
-           !(R::kScaled && (p.parts == 2 || a.values.part[0]));
+           p.part_dim % Values::kDims == 0;
   }
 
   static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
@@ -154,7 +185,7 @@ struct FloatMode : FloatKeys<V_> {
       return {reinterpret_cast<const char*>(rows), span.stride};
     }
     for (int r = 0; R::kScaled && r < count; ++r) {
-      w.scales[first + r] = load<float>(rows + r * span.stride + p.head_dim);
+      w.scales[first + r] = p.parts == 2 ? 1 : load<float>(rows + r * span.stride + p.head_dim);
     }
     if (!p.args->cos) return stage<false, false>(p, span, first, count, table, w);
     return p.args->key_gain ? stage<true, true>(p, span, first, count, table, w)
@@ -169,8 +200,12 @@ struct FloatMode : FloatKeys<V_> {
       const uint8_t* y = p.parts == 2 ? span.part[1] + (first + r) * span.stride
                                       : x + w.half * R::kElementBytes;
       char* to = w.keys + int64_t{r} * w.row_bytes;
+      bool scales = R::kScaled && p.parts == 2;
+      float first_scale = scales ? load<float>(x + p.part_dim) : 1;
+      float second_scale = scales ? load<float>(y + p.part_dim) : 1;
       for (int i = 0; i < w.half; i += V::kLanes) {
         typename V::F low = R::at(x, i), high = R::at(y, i);
+        if (scales) low *= first_scale, high *= second_scale;
         if (Turn) turn<V, Gain>(table.row(r), w.half, i, low, high);
         store(to + 4 * i, low);
         store(to + 4 * (w.half + i), high);
@@ -187,13 +222,8 @@ struct FloatMode : FloatKeys<V_> {
 
   static void add_values(const Problem& p, const RowSpan& span, Workspace<FloatMode>& w,
                          const Partial& result) {
-    for (int m = 0; R::kScaled && m < w.queries; ++m) {
-      for (int t = 0; t < span.count; ++t) w.scores[m * w.kScoreStride + t] *= w.scales[t];
-    }
     for (int part = 0; part < p.parts; ++part) {
-      add_all_rows<R, V>(span.part[part], span.stride, span.count, p.part_dim, w.scores,
-                         w.kScoreStride, w.alpha, w.queries, result.out + part * p.part_dim,
-                         p.head_dim, w.ahead);
+      Values::add(p, span.part[part], span, w, result.out + part * p.part_dim);
     }
   }
 };

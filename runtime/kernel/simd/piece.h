@@ -63,8 +63,9 @@ static void attend_piece(const Problem& p, const Piece& piece, const Piece* next
 
 template <class Mode>
 static int64_t scratch_for(const Problem& p) {
-  Workspace<Mode> w(p, most_tokens(p) * p.group, nullptr);
-  return w.end - static_cast<char*>(nullptr);
+  char* start = reinterpret_cast<char*>(64);  // no memory, but not null: offsets from null are undefined
+  Workspace<Mode> w(p, most_tokens(p) * p.group, start);
+  return w.end - start;
 }
 
 }  // namespace onekv
