@@ -1,4 +1,4 @@
-"""Give mapped weights back to the system between the stages that read them."""
+"""Give memory back to the system between the stages that use it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def drop_pages(files: Iterable[Path]) -> None:
     libc = ctypes.CDLL(None)
     for start, length in _mappings({str(path.resolve()) for path in files}):
         libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), _MADV_DONTNEED)
+
+
+def trim_heap() -> None:
+    """Give freed blocks back that glibc keeps for later; elsewhere do nothing (malloc_trim(3)).
+
+    Lists of small arrays leave gaps behind that the large arrays of the next stage do not fit.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _mappings(paths: set[str]) -> Iterator[tuple[int, int]]:

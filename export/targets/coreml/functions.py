@@ -14,7 +14,7 @@ import numpy as np
 from coremltools.converters.mil.mil import Program, types
 from coremltools.converters.mil.mil.passes.pass_pipeline import PassPipeline
 
-from onekv.export.targets.coreml.quiet import quiet
+from onekv.runtime.mil.tools import quiet
 
 
 def passes() -> Any:

@@ -10,9 +10,9 @@ from torch import Tensor
 import onekv
 from onekv.export.options import ExportOptions
 from onekv.export.targets import LowerRequest, Progress
-from onekv.export.targets.coreml.quiet import quiet
 from onekv.export.targets.coreml.rounding import is_matrix, own_rounding
 from onekv.export.targets.coreml.rules import coreml_options
+from onekv.runtime.mil.tools import quiet
 
 
 def lower(request: LowerRequest, folder: Path, progress: Progress) -> str:

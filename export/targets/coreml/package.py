@@ -18,12 +18,12 @@ from torch import Tensor
 from onekv.errors import OnekvError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Profile
+from onekv.export.resident import trim_heap
 from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.coreml import functions, operators, stored, weights
 from onekv.export.targets.coreml.channels_first import ChannelsFirstDecoder
 from onekv.export.targets.coreml.functions import temporary_files_in
 from onekv.export.targets.coreml.options import CoreMLOptions, check_options
-from onekv.export.targets.coreml.quiet import quiet
 from onekv.export.targets.coreml.states import (
     StatefulDecoder,
     state_names,
@@ -34,6 +34,7 @@ from onekv.export.targets.coreml.versions import check_versions
 from onekv.quantize.numbers import Number
 from onekv.runtime.mil import read_package
 from onekv.runtime.mil.summary import summarise
+from onekv.runtime.mil.tools import quiet
 
 PACKAGE = "model.mlpackage"
 PREFILL, DECODE = "prefill", "decode"
@@ -78,9 +79,10 @@ def write_package(
         check_package(package)
         shutil.move(package, folder / PACKAGE)
         progress(3, 3)
-    del programs
+    del model, kept, forms, programs
     # Programs have cycles: without this the weights stay for the stages that follow.
     gc.collect()
+    trim_heap()
     return folder / PACKAGE
 
 
