@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from onekv.export.footprint import Footprint, Step, activation_bytes
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, Ops
-from onekv.export.targets.executorch.rules import prefill_length
-from onekv.quantize.numbers import ROUNDED
+from onekv.export.options import ExportOptions
+from onekv.export.targets.executorch.rules import prefill_length, turned_copies
 from onekv.quantize.plan import WeightPlan
 
 _EMBEDDINGS = ("embed_tokens.weight", "embed_positions.weight")
@@ -23,7 +22,7 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
     looked_up = sum(t.bytes for t in weights.tensors if t.name in _EMBEDDINGS)
     head = next(t.bytes for t in weights.tensors if t.name == _EMBEDDINGS[0])
     prefill = prefill_length(spec, options.context)
-    step = Step(prefill, options.context, rows=_turned(spec, options))
+    step = Step(prefill, options.context, rows=turned_copies(spec, options))
     return Footprint(
         stored=weights.bytes + (head if spec.tied_head else 0),
         mapped=looked_up,
@@ -31,10 +30,3 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
         activations=activation_bytes(spec, step) + _WORKSPACE,
         runtime=_PER_LAYER * spec.layers,
     )
-
-
-def _turned(spec: ModelSpec, options: ExportOptions) -> int:
-    """Copies of all rows that stock operators make: turned keys, and int8 rows widened before."""
-    if options.ops is not Ops.STOCK or not spec.sharing.one_tensor or spec.rope is None:
-        return 0
-    return 2 if options.cache in ROUNDED else 1

@@ -6,8 +6,35 @@ from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import ExportOptions, Ops, Profile, TargetRules
 from onekv.export.targets.executorch.versions import check_versions
-from onekv.quantize.numbers import Number
-from onekv.quantize.plan import IntegerRules
+from onekv.quantize.numbers import ROUNDED, Number
+from onekv.quantize.plan import IntegerRules, WeightPlan
+
+
+def _notes(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> tuple[str, ...]:
+    notes = []
+    if options.profile in _DELEGATED:
+        notes.append(
+            f"No runtime for this system executes the {options.profile} profile: the file is "
+            "written and not run here."
+        )
+    copies = turned_copies(spec, options)
+    if copies:
+        row = 4 * spec.kv_heads * spec.head_dim * options.context
+        notes.append(
+            f"Stock operators turn all {options.context} keys in every step: {copies * row} bytes "
+            "of activations, and time that grows with the context."
+        )
+    return tuple(notes)
+
+
+def turned_copies(spec: ModelSpec, options: ExportOptions) -> int:
+    """Copies of all rows that stock operators make: turned keys, and int8 rows widened before."""
+    if options.ops is not Ops.STOCK or not spec.sharing.one_tensor or spec.rope is None:
+        return 0
+    return 2 if options.cache in ROUNDED else 1
+
+
+_DELEGATED = (Profile.GPU, Profile.APPLE)
 
 RULES = TargetRules(
     weights=(Number.FP32, Number.INT8, Number.INT4),
@@ -15,7 +42,8 @@ RULES = TargetRules(
     profiles=(Profile.CPU, Profile.GPU, Profile.APPLE),
     ops=(Ops.ONEKV, Ops.STOCK),
     ops_on={Profile.GPU: (Ops.STOCK, Ops.ONEKV), Profile.APPLE: (Ops.STOCK,)},
-    not_run=(Profile.GPU, Profile.APPLE),
+    not_run=_DELEGATED,
+    notes=_notes,
     integers=IntegerRules(rounds_activations=True),
 )
 

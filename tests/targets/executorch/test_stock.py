@@ -11,9 +11,9 @@ import pytest
 from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import Asked, Ops, Target
-from onekv.export.plan import cache_per_token
+from onekv.export.plan import cache_per_token, plan_weights_of
 from onekv.export.resolve import resolve_options
-from onekv.export.targets import check_target
+from onekv.export.targets import check_target, target_rules
 from onekv.quantize.numbers import Number
 from onekv.runtime.executorch_program import read_program
 from tests.specs import LLAMA, SPECS
@@ -50,6 +50,14 @@ def test_stock_operators_compute_the_model_with_one_cache(
 def test_rows_that_need_no_turning_are_read_as_int8_in_both_roles(lowered: Lowered) -> None:
     program = read_program(lowered(LEARNED, cache=INT8, ops=Ops.STOCK))
     assert program.operators["llama::custom_quantized_sdpa.out"] == 1
+
+
+def test_the_price_is_told_before_the_export() -> None:
+    options = resolve_options(SHARED, Target.EXECUTORCH, Asked(context=CONTEXT, ops=Ops.STOCK))
+    (note,) = target_rules(Target.EXECUTORCH).notes(
+        SHARED, options, plan_weights_of(SHARED, options)
+    )
+    assert f"{4 * SHARED.kv_heads * SHARED.head_dim * CONTEXT} bytes of activations" in note
 
 
 @pytest.mark.slow
