@@ -21,6 +21,7 @@ def planned_memory(manifest: Manifest, options: Options) -> PlannedMemory:
         cache_per_token=plan.cache_per_token,
         cache=plan.cache,
         activations=plan.activations * longest // plan.prefill,
+        activations_kept=plan.activations_kept,
         runtime=plan.runtime,
     )
 
@@ -29,7 +30,8 @@ def planned_anonymous(planned: PlannedMemory, options: Options, phase: Phase) ->
     """Bytes of anonymous memory that the plan gives to a phase; None where it says nothing.
 
     The runner's caches take a page when it is first written, so that a phase holds the rows of
-    its tokens, not of the whole context. Activations stay with the runtime after the prefill.
+    its tokens, not of the whole context. A runtime keeps the activations of the prefill or
+    gives them back; those of one token are too few to plan.
     """
     held = planned.weights - planned.weights_mapped + (planned.runtime or 0)
     if phase is Phase.LOADED:
@@ -37,7 +39,8 @@ def planned_anonymous(planned: PlannedMemory, options: Options, phase: Phase) ->
     if phase not in (Phase.PREFILL, Phase.DECODE) or planned.activations is None:
         return None
     tokens = options.tokens if phase is Phase.DECODE else options.depth + options.prompt_tokens
-    return held + planned.activations + planned.cache_per_token * tokens
+    live = phase is Phase.PREFILL or planned.activations_kept
+    return held + planned.activations * live + planned.cache_per_token * tokens
 
 
 def off_plan(record: Iteration, phase: Phase) -> float | None:

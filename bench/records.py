@@ -230,13 +230,17 @@ class Options(_Record):
 
 
 class PlannedMemory(_Record):
-    """What the plan says of this bundle, weights_mapped being those that stay in the file."""
+    """What the plan says of this bundle, weights_mapped being those that stay in the file.
+
+    activations: of the longest call of the run; activations_kept: whether they stay after it.
+    """
 
     weights: NonNegativeInt
     weights_mapped: NonNegativeInt
     cache_per_token: PositiveInt
     cache: PositiveInt
     activations: NonNegativeInt | None = None
+    activations_kept: bool = True
     runtime: NonNegativeInt | None = None
 
 

@@ -16,7 +16,8 @@ class Footprint:
     stored: weights as the runtime's file holds them, copies that it needs included. mapped: those
     of them that are read from pages of the file, which the system may drop and read again; the
     rest is memory of the process alone. prefill: most tokens of one call. activations: the most
-    that one such call holds at once. runtime: the runtime's own structures.
+    that one such call holds at once; activations_kept: whether the runtime keeps that memory
+    between calls. runtime: the runtime's own structures.
     """
 
     stored: int
@@ -24,6 +25,7 @@ class Footprint:
     prefill: int
     activations: int
     runtime: int
+    activations_kept: bool = True
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Step:
     scores: whether attention keeps a matrix of scores; our kernel does not. `rows` is how many
     copies of the filled rows it makes, as a body of stock operators does. `logits` is how many
     times the logits exist, `hidden` how many tensors as wide as the feed-forward; 0 for as few
-    as it needs. arena: memory that one part of the step has used is not used again for the head.
+    as it needs.
     """
 
     tokens: int
@@ -43,7 +45,6 @@ class Step:
     rows: int = 0
     logits: int = 1
     hidden: int = 0
-    arena: bool = False
 
 
 def activation_bytes(spec: ModelSpec, step: Step) -> int:
@@ -62,4 +63,4 @@ def activation_bytes(spec: ModelSpec, step: Step) -> int:
     feed_forward = stream + hidden * (step.hidden or (3 if spec.gated_mlp else 2))
     head = stream + step.logits * step.tokens * spec.vocab_size * _FLOAT
     layer = max(attention, feed_forward)
-    return stream + (layer + head if step.arena else max(layer, head))
+    return stream + max(layer, head)

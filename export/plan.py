@@ -38,7 +38,7 @@ class MemoryPlan:
     formats: the weights by number format. weights: all that the runtime keeps of them, with the
     copies that its file makes. weights_mapped: those read from pages of the file, which the
     system may drop; everything else is the process's own. prefill: tokens of one call, at which
-    activations are largest.
+    activations are largest. activations_kept: whether the runtime keeps them between calls.
     """
 
     variant: str
@@ -52,6 +52,7 @@ class MemoryPlan:
     prefill: int
     activations: int
     runtime: int
+    activations_kept: bool
 
     @property
     def anonymous(self) -> int:
@@ -121,6 +122,7 @@ def plan_process(spec: ModelSpec, options: ExportOptions) -> MemoryPlan:
         prefill=held.prefill,
         activations=held.activations,
         runtime=held.runtime,
+        activations_kept=held.activations_kept,
     )
 
 

@@ -28,7 +28,7 @@ const char* const kUsageText =
     "  --sample-ms N         memory sampling interval (20); 0 turns it off\n"
     "  --eos N,N             ids that end the decode; --ignore-eos: none does\n"
     "  --prepack             ONNX Runtime: weights in its own layout, in memory\n"
-    "  --no-arena            ONNX Runtime: give back what a call needed when it ends\n";
+    "  --arena               ONNX Runtime: keep what a call needed for the next one\n";
 
 namespace {
 
@@ -87,7 +87,7 @@ const std::map<std::string, Flag>& flags() {
        {true, [](Options& options, const char* ids) { options.eos = parse_tokens(ids, "--eos"); }}},
       {"--ignore-eos", on(&Options::ignore_eos, true)},
       {"--prepack", on(&Options::prepack, true)},
-      {"--no-arena", on(&Options::arena, false)},
+      {"--arena", on(&Options::arena, true)},
   };
   return all;
 }

@@ -24,7 +24,7 @@ struct Options {
   std::vector<int64_t> eos;            // ends the decode; with a .pte added to its own
   bool ignore_eos = false;
   bool prepack = false;    // ONNX Runtime: copy weights into its own layout
-  bool arena = true;       // ONNX Runtime: keep what a call needed for the next one
+  bool arena = false;      // ONNX Runtime: keep what a call needed for the next one
   bool bandwidth = false;  // measure streaming reads instead of a model
   bool help = false;
 };

@@ -63,6 +63,11 @@ def write_genai_config(request: LowerRequest, folder: Path, file: str) -> None:
 
 
 def _session_options(request: LowerRequest, folder: Path) -> dict[str, object]:
-    options: dict[str, object] = {"log_id": "onnxruntime-genai", "provider_options": []}
+    options: dict[str, object] = {
+        "log_id": "onnxruntime-genai",
+        # An arena never gives back what the largest prefill took.
+        "enable_cpu_mem_arena": False,
+        "provider_options": [],
+    }
     library = library_name(request.options.platforms, folder)
     return options if library is None else {**options, "custom_ops_library": library}

@@ -19,9 +19,6 @@ _KERNEL, _STOCK = (294_000, 372_000), (493_000, 522_000)
 def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> Footprint:
     """Weights are mapped; a tied head's logits are reshaped, which copies them.
 
-    Its arena keeps what any step needed. Long prompts in chunks of several sizes take up to one
-    more copy of the logits, which is not planned.
-
     The body of stock operators keeps scores, their masked form and their softmax, the filled
     rows and the rotated ones.
     """
@@ -35,7 +32,6 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
         logits=2 if spec.tied_head else 1,
         # The activation function and the products around it each give a tensor.
         hidden=4 if spec.gated_mlp else 3,
-        arena=True,
     )
     tables = 0 if spec.rope is None else options.context * spec.head_dim * 4
     return Footprint(
@@ -45,4 +41,5 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
         activations=activation_bytes(spec, step),
         runtime=_BASE
         + (_STOCK if stock else _KERNEL)[spec.sharing.cached_tensors - 1] * spec.layers,
+        activations_kept=False,
     )
