@@ -42,8 +42,8 @@ def interleaved_medians(steps: dict[str, list[Step]], seconds: float) -> dict[st
     """Median microseconds of each contender, which take turns; `seconds` are for each."""
     turns = {name: itertools.cycle(calls) for name, calls in steps.items()}
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    for calls in steps.values():
-        for call in calls:
+    for every in steps.values():
+        for call in every:
             call()  # first calls allocate and fault pages in
     end = time.monotonic() + seconds * len(steps)
     while time.monotonic() < end or not all(taken.values()):
