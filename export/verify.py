@@ -36,7 +36,7 @@ _KEPT_PREFILL, _KEPT_DECODE = 4, 12
 TOLERANCE = {Number.FP32: 1e-5, Number.FP16: 5e-3, Number.INT8: 5e-3, Number.INT4: 1e-2}
 
 # Where activations are rounded too: a sum in another order can end on the other side of a step.
-_ROUNDED_ACTIVATIONS = 2e-2
+ROUNDED_ACTIVATIONS = 2e-2
 
 
 def _ignore(done: int, total: int) -> None:
@@ -186,7 +186,7 @@ def _tolerance(options: ExportOptions) -> float:
     rounds = options.weights in ROUNDED and integer_rules(options).rounds_activations
     # Stock operators round queries to meet rows of integers.
     if rounds or (options.ops is Ops.STOCK and options.cache in ROUNDED):
-        return max(tolerance, _ROUNDED_ACTIVATIONS)
+        return max(tolerance, ROUNDED_ACTIVATIONS)
     return tolerance
 
 

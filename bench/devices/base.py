@@ -94,10 +94,17 @@ def runner_command(job: Job, places: Places) -> list[str]:
     if job.check:
         command += ["--check", places.check, "--check-prompt", str(job.check_prompt)]
     if places.runtime is not None:
-        command += ["--runtime", places.runtime]
+        command += ["--runtime", places.runtime, *_prepack(job.bundle)]
     for library in places.operators:
         command += ["--operators", library]
     return [str(part) for part in command]
+
+
+def _prepack(bundle: Bundle) -> list[str]:
+    """As onekv's own sessions have it: products with integers are slow in the file's layout."""
+    from onekv.runtime.onnx_integers import multiplies_integers
+
+    return ["--prepack"] if multiplies_integers(bundle.entry) else []
 
 
 def token_file(tokens: Sequence[int]) -> str:
