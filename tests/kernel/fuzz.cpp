@@ -1,6 +1,7 @@
 // A fuzz target over the arguments of a call: whatever the bytes say, the kernel computes or refuses,
 // and touches only what it was given. Buffers have the size that an accepted call needs; a call that
 // would need more than kMostBytes is checked but not made.
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -17,10 +18,10 @@ struct Bytes {
   size_t left;
 
   uint8_t next() { return left ? --left, *at++ : 0; }
-  // Mostly small, sometimes absurd.
-  int64_t number(int64_t most) {
+  // Mostly a small multiple of `step`, sometimes absurd.
+  int64_t number(int64_t most, int64_t step = 1) {
     uint8_t kind = next();
-    if (kind < 250) return kind % (most + 1);
+    if (kind < 250) return kind % (most + 1) * step;
     const int64_t absurd[] = {-1, 0, INT64_MAX, INT64_MIN, int64_t{1} << 40, 1 << 16};
     return absurd[kind - 250];
   }
@@ -33,12 +34,13 @@ onekv_attend_args drawn(Bytes& bytes) {
   a.size = sizeof a;
   a.batch = bytes.number(3), a.new_tokens = bytes.number(9), a.kv_heads = bytes.number(4);
   a.heads = a.kv_heads > 0 && a.kv_heads < 100 ? a.kv_heads * (1 + bytes.next() % 17) : bytes.number(9);
-  a.head_dim = 8 * bytes.number(20), a.length = 4 * bytes.number(200);
-  a.position = 3 * bytes.number(200), a.window = bytes.number(40);
+  a.head_dim = bytes.number(20, 8), a.length = bytes.number(200, 4);
+  a.position = bytes.number(200, 3), a.window = bytes.number(40);
   a.scale = 0.1f;
-  a.activations = static_cast<onekv_format>(bytes.number(3));
-  a.format = static_cast<onekv_format>(bytes.number(5));
-  a.pairing = static_cast<onekv_pairing>(bytes.number(1));
+  // As far as the enumerations' own bits reach: beyond, reading one is undefined.
+  a.activations = static_cast<onekv_format>(bytes.next() % 8);
+  a.format = static_cast<onekv_format>(bytes.next() % 8);
+  a.pairing = static_cast<onekv_pairing>(bytes.next() % 2);
   a.threads = static_cast<int32_t>(bytes.number(3));
   a.isa = static_cast<int32_t>(bytes.number(7)) - 1;
   return a;
@@ -91,17 +93,18 @@ struct Call {
     to.batch_stride = to.head_stride * args.kv_heads;
   }
 
-  // Replaces one field that no buffer's size depends on.
+  // Replaces one field by what the kernel can see to be wrong: a stride or a table that claims
+  // memory which is not there is the caller's word.
   void spoil(Bytes& bytes) {
     int64_t nonsense = bytes.number(9);
     switch (bytes.next() % 16) {
       case 0: args.abi = static_cast<uint32_t>(nonsense); break;
       case 1: args.size = static_cast<uint32_t>(nonsense); break;
       case 2: args.q.data = nullptr; break;
-      case 3: args.q.head_stride = nonsense > 9 ? nonsense : -1; break;
-      case 4: args.rows.row_stride = nonsense > 1 << 20 ? nonsense : -4; break;
-      case 5: args.table_length = nonsense; break;
-      case 6: args.scale = float(nonsense) / 0.0f; break;
+      case 3: args.q.head_stride = nonsense % 2 ? INT64_MAX : -1; break;
+      case 4: args.rows.row_stride = nonsense % 2 ? INT64_MAX - 3 : -4; break;
+      case 5: args.table_length = nonsense % 2 ? 0 : INT64_MIN; break;
+      case 6: args.scale = nonsense % 2 ? INFINITY : NAN; break;
       case 7: args.sin = nullptr; break;
       case 8: args.out.data = nullptr; break;
       case 9: args.rows.part[0] = nullptr; break;
