@@ -34,6 +34,9 @@ _KEPT_PREFILL, _KEPT_DECODE = 4, 12
 # Relative L2 that each number format is allowed: rounding, with room for other orders of sums.
 # Integers are compared with a source whose weights were rounded in the same way.
 TOLERANCE = {Number.FP32: 1e-5, Number.FP16: 5e-3, Number.INT8: 5e-3, Number.INT4: 1e-2}
+# An element of a row that falls on the other side of a half step moves by a whole one, and later
+# layers multiply that: SmolLM2's 30 layers come to 1e-2 in int8, in the kernel and the body alike.
+CACHE_TOLERANCE = {**TOLERANCE, Number.INT8: 2e-2, Number.INT4: 1e-1}
 
 # Where activations are rounded too: a sum in another order can end on the other side of a step.
 ROUNDED_ACTIVATIONS = 2e-2
@@ -182,7 +185,7 @@ def check_bundle(
 
 
 def _tolerance(options: ExportOptions) -> float:
-    tolerance = max(TOLERANCE[options.weights], TOLERANCE[options.cache])
+    tolerance = max(TOLERANCE[options.weights], CACHE_TOLERANCE[options.cache])
     rounds = options.weights in ROUNDED and integer_rules(options).rounds_activations
     # Stock operators round queries to meet rows of integers.
     if rounds or (options.ops is Ops.STOCK and options.cache in ROUNDED):
