@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onekv.errors import BundleError
-from onekv.runtime.executorch_quiet import quiet
+from onekv.runtime.quiet import quiet
 
 # The start of a file that holds its program's length, and of any file at all.
 _HEADER_BYTES, _SMALLEST = 64, 12

@@ -15,7 +15,7 @@ from executorch.extension.pybindings import _C
 
 from onekv.errors import BundleError
 from onekv.runtime import executorch_library, kernel_library
-from onekv.runtime.executorch_quiet import quiet
+from onekv.runtime.quiet import quiet
 from onekv.runtime.sessions import STOCK, Counted, Logits, check_room
 
 VERSION_METHOD = "onekv_executorch_version"

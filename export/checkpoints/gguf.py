@@ -20,6 +20,7 @@ from onekv.export.checkpoints.sharing import prove
 from onekv.export.model.config import spec_from_config
 from onekv.export.model.shapes import Shape, parameter_shapes
 from onekv.export.model.spec import ModelSpec
+from onekv.runtime.quiet import quiet
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
@@ -140,8 +141,8 @@ def _load(path: Path, config: PreTrainedConfig, spec: ModelSpec) -> dict[str, Te
     import torch
     from transformers import AutoModelForCausalLM
 
-    # The reader draws progress bars of its own.
-    with _corruption_named(path), redirect_stderr(io.StringIO()):
+    # The reader draws progress bars of its own, and imports what warns of absent GPUs.
+    with _corruption_named(path), redirect_stderr(io.StringIO()), quiet():
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, config=config, dtype=torch.float32
         )

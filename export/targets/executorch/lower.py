@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onekv.export.targets import LowerRequest, Progress
-from onekv.runtime.executorch_quiet import quiet
+from onekv.runtime.quiet import quiet
 
 FILE = "model.pte"
 

@@ -1,4 +1,4 @@
-"""ExecuTorch's exporter without its notes on what onekv does not use."""
+"""Frameworks without their notes on what onekv does not use."""
 
 from __future__ import annotations
 
