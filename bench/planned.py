@@ -10,11 +10,13 @@ from onekv.export.plan import plan_process
 def planned_memory(manifest: Manifest, options: Options) -> PlannedMemory:
     """What `onekv plan` says of this bundle's model and options.
 
-    Activations are those of the run's longest call, in proportion to the plan's.
+    Activations are those of the run's longest call, in proportion to the plan's; where they are
+    given back, those of calls that only fill the cache are gone when the prefill begins.
     """
     plan = plan_process(manifest.model, manifest.options)
     call = min(plan.prefill, options.chunk or plan.prefill)
-    longest = min(call, max(options.depth, options.prompt_tokens))
+    kept = options.depth if plan.activations_kept else 0
+    longest = min(call, max(kept, options.prompt_tokens))
     return PlannedMemory(
         weights=plan.weights,
         weights_mapped=plan.weights_mapped,
@@ -23,6 +25,7 @@ def planned_memory(manifest: Manifest, options: Options) -> PlannedMemory:
         activations=plan.activations * longest // plan.prefill,
         activations_kept=plan.activations_kept,
         runtime=plan.runtime,
+        first_call=plan.first_call,
     )
 
 
@@ -35,7 +38,7 @@ def planned_anonymous(planned: PlannedMemory, options: Options, phase: Phase) ->
     """
     held = planned.weights - planned.weights_mapped + (planned.runtime or 0)
     if phase is Phase.LOADED:
-        return held
+        return held - planned.first_call
     if phase not in (Phase.PREFILL, Phase.DECODE) or planned.activations is None:
         return None
     tokens = options.tokens if phase is Phase.DECODE else options.depth + options.prompt_tokens

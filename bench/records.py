@@ -233,6 +233,7 @@ class PlannedMemory(_Record):
     """What the plan says of this bundle, weights_mapped being those that stay in the file.
 
     activations: of the longest call of the run; activations_kept: whether they stay after it.
+    first_call: the part of `runtime` that is not there before the first call.
     """
 
     weights: NonNegativeInt
@@ -242,6 +243,7 @@ class PlannedMemory(_Record):
     activations: NonNegativeInt | None = None
     activations_kept: bool = True
     runtime: NonNegativeInt | None = None
+    first_call: NonNegativeInt = 0
 
 
 class Runner(_Record):

@@ -17,7 +17,7 @@ class Footprint:
     of them that are read from pages of the file, which the system may drop and read again; the
     rest is memory of the process alone. prefill: most tokens of one call. activations: the most
     that one such call holds at once; activations_kept: whether the runtime keeps that memory
-    between calls. runtime: the runtime's own structures.
+    between calls. runtime: the runtime's own structures, of which its first call adds `first_call`.
     """
 
     stored: int
@@ -26,6 +26,7 @@ class Footprint:
     activations: int
     runtime: int
     activations_kept: bool = True
+    first_call: int = 0
 
 
 @dataclass(frozen=True)

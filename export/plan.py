@@ -39,6 +39,7 @@ class MemoryPlan:
     copies that its file makes. weights_mapped: those read from pages of the file, which the
     system may drop; everything else is the process's own. prefill: tokens of one call, at which
     activations are largest. activations_kept: whether the runtime keeps them between calls.
+    first_call: the part of `runtime` that is there from the first call on.
     """
 
     variant: str
@@ -53,6 +54,7 @@ class MemoryPlan:
     activations: int
     runtime: int
     activations_kept: bool
+    first_call: int
 
     @property
     def anonymous(self) -> int:
@@ -123,6 +125,7 @@ def plan_process(spec: ModelSpec, options: ExportOptions) -> MemoryPlan:
         activations=held.activations,
         runtime=held.runtime,
         activations_kept=held.activations_kept,
+        first_call=held.first_call,
     )
 
 

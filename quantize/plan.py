@@ -23,7 +23,7 @@ SMALLEST = 2048
 SCALE_BYTES = 2
 """Scales are values of float16; `weights.quantise` says why."""
 
-_BITS = {Number.FP32: 32, Number.FP16: 16, Number.INT8: 8, Number.INT4: 4}
+BITS = {Number.FP32: 32, Number.FP16: 16, Number.INT8: 8, Number.INT4: 4}
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
@@ -87,7 +87,7 @@ class TensorPlan:
     def bytes(self) -> int:
         """Its size, scales included."""
         scales = self.parameters // self.group if self.group else 0
-        return -(-self.parameters * _BITS[self.number] // 8) + scales * SCALE_BYTES
+        return -(-self.parameters * BITS[self.number] // 8) + scales * SCALE_BYTES
 
     @property
     def bits(self) -> float:

@@ -141,8 +141,8 @@ def _load(path: Path, config: PreTrainedConfig, spec: ModelSpec) -> dict[str, Te
     import torch
     from transformers import AutoModelForCausalLM
 
-    # The reader draws progress bars of its own, and imports what warns of absent GPUs.
-    with _corruption_named(path), redirect_stderr(io.StringIO()), quiet():
+    # The reader draws progress bars of its own.
+    with _corruption_named(path), redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, config=config, dtype=torch.float32
         )
@@ -170,7 +170,8 @@ def _tokenizer_writer(path: Path) -> Callable[[], Path]:
 def _corruption_named(path: Path) -> Iterator[None]:
     """Turn whatever a reader stumbles over into an error that names the file."""
     try:
-        yield
+        with quiet():
+            yield
     except Exception as error:
         raise CheckpointError(
             f"{path.name} cannot be read: {error or type(error).__name__}",

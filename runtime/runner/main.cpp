@@ -1,4 +1,5 @@
 // Runs a model once and tells what it cost: see docs/runner.md.
+#include <malloc.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -168,4 +169,11 @@ int guarded(int argc, char** argv) {
 }  // namespace
 }  // namespace onekv::runner
 
-int main(int argc, char** argv) { return onekv::runner::guarded(argc, argv); }
+int main(int argc, char** argv) {
+#ifdef __GLIBC__
+  // Left to itself, it keeps what a large prefill gave back.
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+#endif
+  return onekv::runner::guarded(argc, argv);
+}

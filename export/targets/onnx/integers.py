@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onekv.export.targets.onnx.rules import block_size
 from onekv.export.targets.onnx.trace import PREFIX
 from onekv.quantize.numbers import Number
 from onekv.quantize.weights import QuantisedWeight
@@ -27,9 +28,6 @@ DOMAIN = "com.microsoft"
 _ACCURACY_LEVEL = 4
 
 _BITS = {Number.INT8: 8, Number.INT4: 4}
-
-# Blocks of a row with one scale: larger ones round activations more coarsely.
-_ROW_BLOCKS = (128, 64, 32, 16)
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,7 @@ class _Packed:
         self.model, self.weight, self.name = model, weight, name
         self.bits = _BITS[weight.number]
         self.row_count, self.columns = weight.values.shape
-        self.block = weight.group
-        if weight.group == self.columns:
-            self.block = next(size for size in _ROW_BLOCKS if self.columns % size == 0)
+        self.block = block_size(self.columns, weight.group)
         blocks = self.columns // self.block
         self.row_shape = (self.row_count, self.columns * self.bits // 8)
         self.block_shape = (self.row_count, blocks, self.row_shape[1] // blocks)

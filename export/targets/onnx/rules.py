@@ -12,6 +12,8 @@ from onekv.runtime.platforms import Platform
 
 # Block sizes of MatMulNBits and GatherBlockQuantized.
 _BLOCKS = (16, 32, 64, 128, 256)
+# Blocks of a row with one scale: larger ones round activations more coarsely.
+_ROW_BLOCKS = (128, 64, 32, 16)
 
 RULES = TargetRules(
     weights=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
@@ -22,6 +24,13 @@ RULES = TargetRules(
     row_parts=2,
     platforms=tuple(Platform),
 )
+
+
+def block_size(columns: int, group: int) -> int:
+    """Columns of one block of a matrix whose `group` columns share a scale."""
+    if group < columns:
+        return group
+    return next(size for size in _ROW_BLOCKS if columns % size == 0)
 
 
 def check(spec: ModelSpec, options: ExportOptions) -> None:
