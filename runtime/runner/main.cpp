@@ -125,6 +125,8 @@ void run(const Options& options) {
   const int64_t first = greedy(logits, model->vocabulary());
   timings.first_token = seconds_since(begin);
   monitor.end("prefill");
+  // Not to be counted as the decode's.
+  model->release_logits();
 
   monitor.begin();
   const std::vector<int64_t> tokens = decode(*model, request, options, first, timings);

@@ -23,6 +23,9 @@ class Model {
   // Appends `count` tokens at `position` and gives the logits [vocabulary] after the last,
   // which stay valid until the next step. The caller has checked room, count and ids.
   virtual const float* step(const int64_t* tokens, int64_t count, int64_t position) = 0;
+
+  // Ends the life of those logits where they are memory of their own.
+  virtual void release_logits() {}
 };
 
 struct RuntimeName {

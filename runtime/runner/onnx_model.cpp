@@ -130,11 +130,15 @@ class OnnxModel : public Model {
     std::iota(positions.begin(), positions.end(), position);
     const Owned<OrtValue> ids = integers("input_ids", const_cast<int64_t*>(tokens), count);
     const Owned<OrtValue> places = integers("position_ids", positions.data(), count);
-    logits_.reset();
-    // Again each time: a tensor that is bound keeps the shape that it got first.
-    check(ort->BindOutputToDevice(binding_, "logits", cpu_));
+    // Each time: a tensor that is bound keeps the shape that it got first.
+    release_logits();
     check(ort->RunWithBinding(session_, nullptr, binding_));
     return last_row(count);
+  }
+
+  void release_logits() override {
+    logits_.reset();
+    check(ort->BindOutputToDevice(binding_, "logits", cpu_));
   }
 
  private:
