@@ -40,7 +40,7 @@ CACHE_TOLERANCE = {**TOLERANCE, Number.INT8: 2e-2, Number.INT4: 1e-1}
 
 # Where activations are rounded too: a sum in another order can end on the other side of a step.
 ROUNDED_ACTIVATIONS = 2e-2
-# Layers multiply that: 22 of random weights come to 2.6e-2, SmolLM2's 30 with their outliers to 6e-2.
+# Layers multiply that: 22 of random weights come to 2.6e-2, SmolLM2's 30 with outliers to 6e-2.
 # Only greedy tokens would then show a query that is turned one position too far (4e-2).
 _ROUNDED_IN_DEPTH = 1e-1
 
