@@ -20,6 +20,7 @@ from pathlib import Path
 
 import onekv.runtime
 from onekv.errors import OnekvError
+from onekv.runtime.cmake import cache_folder
 from onekv.runtime.kernel_library import library_path
 
 _SOURCES = ("attend.cpp", "register.cpp")
@@ -110,7 +111,7 @@ def build(cache: Path | None = None) -> Path:
         OnekvError: ExecuTorch or a compiler is missing, or the compiler fails.
     """
     parts = _find_parts()
-    folder = cache or _cache_folder()
+    folder = cache or cache_folder()
     path = folder / parts.name
     if path.is_file():
         return path
@@ -155,7 +156,3 @@ def _source(name: str) -> Path:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
     raise OnekvError(f"onekv/runtime/{name} is not installed", "Install onekv again.")
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onekv"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from onekv.export.model.cache import Step
 from onekv.export.model.decoder import Decoder
 from onekv.export.model.spec import ModelSpec
 from onekv.export.targets.onnx.body import DOMAIN, OPSET
+from onekv.runtime.quiet import quiet
 from onekv.runtime.rows import RowFormat
 
 PREFIX = "decoder."
@@ -123,19 +122,3 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back notes on absent packages and on initializers that hold no data yet."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

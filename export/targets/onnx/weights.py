@@ -13,7 +13,8 @@ from onnxscript import optimizer
 from torch import Tensor
 
 from onekv.export.targets import Progress
-from onekv.export.targets.onnx.trace import PREFIX, quiet
+from onekv.export.targets.onnx.trace import PREFIX
+from onekv.runtime.quiet import quiet
 
 
 def simplify(model: ir.Model) -> None:
