@@ -79,6 +79,7 @@ class Perplexity(_Record):
 class Parity(_Record):
     """What `verify` found, and whether it is within what the number format allows.
 
+    `drift` is the source's own, when the last bits of its sums are disturbed (relative L2).
     `operators` names the form of attention that ran. `stock` is the same check of the file's own
     stock operators where onekv's kernel took their place.
     """
@@ -89,6 +90,7 @@ class Parity(_Record):
     greedy_tokens: PositiveInt
     greedy_equal: NonNegativeInt
     tolerance: float
+    drift: float = 0.0
     passed: bool
     reasons: tuple[str, ...] = ()
     perplexity: Perplexity | None = None

@@ -12,6 +12,7 @@ from onekv.errors import CheckpointError, OnekvError, ParityError
 from onekv.export.bundle import Bundle, describe_files, write_manifest, writing
 from onekv.export.calibration_text import calibration_tokens
 from onekv.export.checkpoints.base import Checkpoint
+from onekv.export.golden import Golden, save_golden
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
 from onekv.export.options import ExportOptions
 from onekv.export.plan import integer_rules, plan_memory, plan_weights_of
@@ -20,13 +21,13 @@ from onekv.export.source import (
     Quantised,
     checkpoint_hash,
     parity_name,
-    parity_session,
     quantise_checkpoint,
+    source_answer,
 )
 from onekv.export.stages import Reporter, Silent
 from onekv.export.targets import LowerRequest, check_target, lower, target_rules
 from onekv.export.tokenizer import copy_tokenizer, load_tokenizer, parity_prompt
-from onekv.export.verify import Golden, check_bundle, golden_run, save_golden
+from onekv.export.verify import check_bundle
 from onekv.quantize.plan import WeightPlan
 
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "executorch", "coremltools")
@@ -152,9 +153,8 @@ def _source_run(plan: ExportPlan, quantised: Quantised, reporter: Reporter) -> G
     spec, context = plan.checkpoint.spec, plan.options.context
     tokenizer = None if plan.tokenizer_dir is None else load_tokenizer(plan.tokenizer_dir)
     with reporter.stage("source model") as progress:
-        session = parity_session(plan.checkpoint, plan.options, quantised)
         prompt = parity_prompt(tokenizer, spec.vocab_size, context)
-        return golden_run(session, prompt, progress)
+        return source_answer(plan.checkpoint, plan.options, quantised, prompt, progress)
 
 
 def _lower(plan: ExportPlan, quantised: Quantised, folder: Path, reporter: Reporter) -> str:

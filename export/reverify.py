@@ -8,17 +8,18 @@ from onekv.errors import UsageError
 from onekv.export.bundle import Bundle, open_bundle, write_manifest
 from onekv.export.checkpoints import open_checkpoint
 from onekv.export.checkpoints.base import Checkpoint
+from onekv.export.golden import RECORD, Golden, load_golden
 from onekv.export.manifest import Parity, Perplexity
 from onekv.export.source import (
     checkpoint_hash,
     parity_name,
-    parity_session,
     quantise_checkpoint,
+    source_answer,
     source_session,
 )
 from onekv.export.stages import Reporter, Silent
 from onekv.export.tokenizer import load_tokenizer, read_text
-from onekv.export.verify import RECORD, Golden, check_bundle, golden_run, load_golden
+from onekv.export.verify import check_bundle
 from onekv.quantize.quality import perplexity
 from onekv.runtime.sessions import open_session
 
@@ -77,8 +78,8 @@ def _golden(
     prompt = recorded.tokens[: recorded.prompt_length].tolist()
     with reporter.stage("source model") as progress:
         quantised = quantise_checkpoint(checkpoint, options, progress)
-        source = parity_session(checkpoint, options, quantised)
-        return golden_run(source, prompt, progress), parity_name(options)
+        golden = source_answer(checkpoint, options, quantised, prompt, progress)
+        return golden, parity_name(options)
 
 
 def _perplexity(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onekv.export.bundle import file_hash
 from onekv.export.checkpoints.base import Checkpoint
+from onekv.export.golden import Golden, golden_run, ignore, replay
 from onekv.export.options import ExportOptions
 from onekv.export.plan import integer_rules, plan_weights_of
 from onekv.export.resident import drop_pages
 from onekv.export.targets import Progress, lowering, target_rules
+from onekv.export.verify import difference
 from onekv.quantize.numbers import ROUNDED
 from onekv.runtime.rows import RowFormat
 from onekv.runtime.sessions import Session
@@ -19,7 +22,11 @@ from onekv.runtime.sessions import Session
 if TYPE_CHECKING:
     import torch
 
+    from onekv.export.model.session import DecoderSession
     from onekv.quantize.weights import QuantisedWeight
+
+# Tokens that the disturbed source decodes one by one; each reads all weights.
+_DISTURBED_SINGLES = 8
 
 Quantised = Mapping[str, "QuantisedWeight"]
 
@@ -54,7 +61,9 @@ def source_session(checkpoint: Checkpoint, context: int) -> Session:
     return _float_session(checkpoint, context, checkpoint.load())
 
 
-def parity_session(checkpoint: Checkpoint, options: ExportOptions, quantised: Quantised) -> Session:
+def parity_session(
+    checkpoint: Checkpoint, options: ExportOptions, quantised: Quantised
+) -> DecoderSession:
     """What a bundle of these options is to compute: the source model, rounded as it is stored.
 
     Rounding weights, activations or cache rows to integers changes the model, which perplexity
@@ -73,6 +82,34 @@ def parity_session(checkpoint: Checkpoint, options: ExportOptions, quantised: Qu
         parts = target_rules(options.target).row_parts if checkpoint.spec.sharing.one_tensor else 1
     rounding = quantised if integer_rules(options).rounds_activations else ()
     return _float_session(checkpoint, options.context, state, form, parts, rounding)
+
+
+def source_answer(
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    quantised: Quantised,
+    prompt: Sequence[int],
+    progress: Progress,
+) -> Golden:
+    """What a bundle of these options is to answer to a prompt, and how firm that answer is.
+
+    Where rows or activations are rounded, a number near the middle between two steps goes either
+    way with the order of a sum, and layers multiply that.
+    """
+    session = parity_session(checkpoint, options, quantised)
+    rounds = bool(quantised) and integer_rules(options).rounds_activations
+    answer = firm_answer if rounds or options.cache in ROUNDED else golden_run
+    return answer(session, prompt, progress)
+
+
+def firm_answer(
+    source: DecoderSession, prompt: Sequence[int], progress: Progress = ignore
+) -> Golden:
+    """`golden_run`, and then again with disturbed sums to learn the drift."""
+    golden = golden_run(source, prompt, progress)
+    with source.disturbed():
+        again = replay(source, golden, progress, _DISTURBED_SINGLES)
+    return replace(golden, drift=difference(again, golden.logits).relative_l2)
 
 
 def parity_name(options: ExportOptions) -> str:
@@ -100,7 +137,7 @@ def _float_session(
     form: RowFormat = RowFormat.FP32,
     parts: int = 1,
     rounding: Collection[str] = (),
-) -> Session:
+) -> DecoderSession:
     from onekv.export.model.decoder import build_decoder
     from onekv.export.model.session import DecoderSession
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
 from onekv.export.model.cache import OneTensorCache, new_caches
 from onekv.export.model.decoder import Decoder
+from onekv.quantize.activations import disturbed
 from onekv.runtime.rows import RowFormat
 from onekv.runtime.sessions import Counted, Logits, check_room
 
@@ -34,6 +36,10 @@ class DecoderSession(Counted):
                 (cache.rows,) if isinstance(cache, OneTensorCache) else (cache.keys, cache.values)
             )
         )
+
+    def disturbed(self) -> AbstractContextManager[None]:
+        """Meanwhile, sums come out as if they had been added in another order."""
+        return disturbed(self._decoder)
 
     def step(self, tokens: Sequence[int]) -> Logits:
         check_room(self, len(tokens))

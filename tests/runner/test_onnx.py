@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from onekv.export.bundle import Bundle, open_bundle
-from onekv.export.verify import load_golden
+from onekv.export.golden import load_golden
 from onekv.runtime.generate import prefill
 from onekv.runtime.sessions import open_session
 from tests.runner.running import check_failure, run

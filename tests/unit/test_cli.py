@@ -85,7 +85,7 @@ def test_a_failed_verification_exits_with_one(sample_bundle: Path, tmp_path: Pat
 
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", sample_bundle, copy], check=True)
-    from onekv.export.verify import RECORD, load_golden
+    from onekv.export.golden import RECORD, load_golden
 
     replace_record(copy, logits=load_golden(copy / RECORD).logits * 1.001)
     assert "FAILS" in onekv("verify", copy, code=1).stdout

@@ -6,18 +6,22 @@ A mutant is the source model with a defect at the operator, judged as a bundle w
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from onekv.export.golden import Golden, golden_run
 from onekv.export.manifest import Parity
 from onekv.export.model.decoder import Decoder
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec, Sharing
 from onekv.export.options import ExportOptions, Target
-from onekv.export.verify import check_parity, golden_run
+from onekv.export.source import firm_answer
+from onekv.export.verify import check_parity
+from onekv.quantize.activations import round_activations
 from onekv.quantize.numbers import Number
 from onekv.runtime.adapters import torch_ops
 from onekv.runtime.reference import attend, rotate
@@ -149,3 +153,35 @@ def test_a_query_rotated_one_position_late_is_refused_though_every_token_agrees(
     assert parity.prefill.argmax_agreement == parity.decode.argmax_agreement == 1
     assert parity.greedy_equal == parity.greedy_tokens
     assert not parity.passed
+
+
+def rounding_decoder(spec: ModelSpec) -> Decoder:
+    """A decoder whose linear layers round what they multiply."""
+    decoder = tiny_decoder(spec)
+    round_activations(decoder, {f"{name}.weight" for name, _ in decoder.named_modules()})
+    return decoder
+
+
+def answer(decoder: Decoder) -> Golden:
+    """What `decoder` says, and how firmly."""
+    source = DecoderSession(decoder, CONTEXT)
+    return firm_answer(source, token_ids(decoder.spec, PROMPT)[0].tolist())
+
+
+def test_a_model_that_rounds_is_as_firm_as_its_own_sums_in_another_order() -> None:
+    spec = LLAMA["llama Q-GQA-2"]
+    rounds, floats = answer(rounding_decoder(spec)), answer(tiny_decoder(spec))
+    assert floats.drift < 1e-5 < rounds.drift < 2e-2
+
+
+def test_the_limit_is_twice_the_drift_of_the_source_and_refuses_what_lies_beyond() -> None:
+    decoder = rounding_decoder(LLAMA["llama Q-GQA-2"])
+    golden = replace(answer(decoder), drift=0.01)
+    int4 = ExportOptions(Target.EXECUTORCH, CONTEXT, Number.INT4)
+    judged = check_parity(DecoderSession(decoder, CONTEXT), golden, int4, "itself")
+    assert judged.passed
+    assert judged.tolerance == pytest.approx(0.02)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch_ops, "attend", query_one_position_late)
+        late = check_parity(DecoderSession(decoder, CONTEXT), golden, int4, "itself")
+    assert not late.passed

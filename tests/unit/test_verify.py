@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from onekv.errors import BundleError, UsageError
 from onekv.export.bundle import describe_files, read_manifest, write_manifest
+from onekv.export.golden import RECORD, load_golden
 from onekv.export.reverify import verify_bundle
-from onekv.export.verify import RECORD, difference, load_golden
+from onekv.export.verify import difference
 from onekv.quantize.quality import perplexity, token_losses
 from tests.builders.sample import write_sample
 from tests.unit.test_generate import Counter

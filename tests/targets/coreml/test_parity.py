@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from onekv.export.golden import golden_run
 from onekv.export.manifest import Parity
 from onekv.export.model.decoder import build_decoder
 from onekv.export.model.session import DecoderSession
@@ -19,7 +20,7 @@ from onekv.export.options import ExportOptions, Profile
 from onekv.export.plan import integer_rules
 from onekv.export.targets.coreml import operators
 from onekv.export.targets.coreml.lower import stored_weight
-from onekv.export.verify import check_parity, golden_run
+from onekv.export.verify import check_parity
 from onekv.quantize.numbers import Number
 from onekv.runtime.coreml_session import evaluated
 from onekv.runtime.mil import Precision, read_package
