@@ -25,9 +25,9 @@ def partitioner(profile: Profile) -> Any:
         return VulkanPartitioner({"require_dynamic_shapes": True})
     if profile is Profile.APPLE:
         return _coreml_partitioner()
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from onekv.export.targets.executorch.xnnpack import Partitioner
 
-    return XnnpackPartitioner()
+    return Partitioner()
 
 
 def caches(spec: ModelSpec, options: ExportOptions) -> Caches:

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchao.quantization.quant_primitives import (
-    MappingType,
-    choose_qparams_affine,
-    dequantize_affine,
-    quantize_affine,
-)
+from torchao.quantization import quant_primitives
 
 from onekv.export.model.decoder import Decoder
 from onekv.quantize.numbers import Number
 from onekv.quantize.weights import QuantisedWeight
+
+# torchao's operators themselves: its functions around them switch gradients off, and taking that
+# out of a traced program is most of the time of tracing.
+_choose_qparams = quant_primitives._choose_qparams_affine
+_quantize = quant_primitives._quantize_affine
+_dequantize = quant_primitives._dequantize_affine
 
 # The range that a format declares: int4's is how XNNPACK and the embedding know that it is int4.
 _RANGES = {Number.INT8: (-128, 127), Number.INT4: (-8, 7)}
@@ -41,7 +42,7 @@ class IntegerMatrix(nn.Module):
         self.register_buffer("zeros", torch.zeros(weight.scales.shape, dtype=torch.int8))
 
     def forward(self) -> Tensor:
-        matrix: Tensor = dequantize_affine(
+        matrix: Tensor = _dequantize(
             self.values, self.block, self.scales, self.zeros, torch.int8, *self.range
         )
         return matrix
@@ -72,9 +73,9 @@ class IntegerEmbedding(nn.Module):
 def rounded(x: Tensor) -> Tensor:
     """Activations [..., K] rounded to 8 bits per token, and back."""
     block = [1] * (x.dim() - 1) + [x.shape[-1]]
-    scale, zero = choose_qparams_affine(
+    scale, zero = _choose_qparams(
         x,
-        MappingType.ASYMMETRIC,
+        "ASYMMETRIC",
         block,
         torch.int8,
         -128,
@@ -83,8 +84,8 @@ def rounded(x: Tensor) -> Tensor:
         torch.float32,
         torch.int8,
     )
-    levels = quantize_affine(x, block, scale, zero, torch.int8, -128, 127)
-    back: Tensor = dequantize_affine(levels, block, scale, zero, torch.int8, -128, 127)
+    levels = _quantize(x, block, scale, zero, torch.int8, -128, 127)
+    back: Tensor = _dequantize(levels, block, scale, zero, torch.int8, -128, 127)
     return back
 
 
