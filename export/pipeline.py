@@ -143,7 +143,7 @@ def _check_space(folder: Path, memory: Memory) -> None:
 
 
 def _quantise(plan: ExportPlan, reporter: Reporter) -> Quantised:
-    if not plan.weights.rounded:
+    if not plan.weights.rounded or integer_rules(plan.options).own_tool:
         return {}
     with reporter.stage(f"quantise to {plan.options.weights}") as progress:
         return quantise_checkpoint(plan.checkpoint, plan.options, progress, plan.calibration)

@@ -9,6 +9,7 @@ from onekv.export.targets.onnx.libraries import check_libraries
 from onekv.quantize.numbers import Number
 from onekv.quantize.plan import IntegerRules
 from onekv.runtime.platforms import Platform
+from onekv.runtime.rows import INT4_GROUP, RowFormat, record_layout
 
 # Block sizes of MatMulNBits and GatherBlockQuantized.
 _BLOCKS = (16, 32, 64, 128, 256)
@@ -34,7 +35,8 @@ def block_size(columns: int, group: int) -> int:
 
 
 def check(spec: ModelSpec, options: ExportOptions) -> None:
-    """Refuse integers beside fp16 activations, and libraries that cannot be shipped.
+    """Refuse integers beside fp16 activations, int4 rows that cannot be told apart, and
+    libraries that cannot be shipped.
 
     Older runtimes do not multiply fp16 by integers.
     """
@@ -43,4 +45,17 @@ def check(spec: ModelSpec, options: ExportOptions) -> None:
             "overrides of fp16 weights: integer weights need float32 activations",
             "Start from --weights fp32, int8 or int4.",
         )
+    if options.cache is Number.INT4 and spec.sharing.one_tensor:
+        _check_halves(spec.head_dim)
     check_libraries(spec, options.platforms)
+
+
+def _check_halves(head_dim: int) -> None:
+    """Refuse int4 rows whose two halves take the bytes of one record with other scales."""
+    stored = RowFormat.INT4.row_bytes(head_dim, RULES.row_parts)
+    if head_dim % (2 * INT4_GROUP) and record_layout(stored, head_dim)[1] != RULES.row_parts:
+        raise UsageError(
+            f"int4 rows of head_dim {head_dim}: half a row does not end with a group of "
+            f"{INT4_GROUP}, and its bytes are those of a whole one",
+            "Use --cache int8, or --to executorch, whose rows are whole.",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -14,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from onekv.errors import UsageError
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec
 from onekv.export.options import ExportOptions, Target
 from onekv.export.plan import plan_memory
 from onekv.export.targets.onnx.body import OPSET
 from onekv.export.targets.onnx.records import decode_text, encode_text
+from onekv.export.targets.onnx.rules import check
 from onekv.export.verify import difference
 from onekv.quantize.numbers import ROUNDED, Number
 from onekv.runtime.generate import Generation, Sampling, generate
@@ -135,3 +138,11 @@ def test_genai_keeps_the_records(lowered: Lowered, number: Number) -> None:
     want = list(generate(session, Generation(len(PROMPT)), PROMPT, Sampling(), (1,), 12))
     got = genai_tokens(path.parent, len(PROMPT) + 12)
     assert len(want) > 4 and [token for token in got if token != 1] == want
+
+
+@pytest.mark.parametrize("head_dim", [48, 112])
+def test_int4_halves_that_cannot_be_told_from_one_record_are_refused(head_dim: int) -> None:
+    spec = replace(SHARED, head_dim=head_dim)
+    with pytest.raises(UsageError, match=f"int4 rows of head_dim {head_dim}"):
+        check(spec, ExportOptions(Target.ONNX, CONTEXT, cache=Number.INT4))
+    check(replace(SHARED, head_dim=64), ExportOptions(Target.ONNX, CONTEXT, cache=Number.INT4))
