@@ -21,6 +21,7 @@ from onekv.export.model.spec import ModelSpec, Sharing
 from onekv.export.options import ExportOptions, Target
 from onekv.export.source import firm_answer
 from onekv.export.verify import check_parity
+from onekv.quantize import activations
 from onekv.quantize.activations import round_activations
 from onekv.quantize.numbers import Number
 from onekv.runtime.adapters import torch_ops
@@ -168,10 +169,12 @@ def answer(decoder: Decoder) -> Golden:
     return firm_answer(source, token_ids(decoder.spec, PROMPT)[0].tolist())
 
 
-def test_a_model_that_rounds_is_as_firm_as_its_own_sums_in_another_order() -> None:
+def test_a_model_that_rounds_is_less_firm_than_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disturbance large enough that some of a tiny model's few numbers change their step."""
+    monkeypatch.setattr(activations, "_DISTURBANCE", 1e-4)
     spec = LLAMA["llama Q-GQA-2"]
     rounds, floats = answer(rounding_decoder(spec)), answer(tiny_decoder(spec))
-    assert floats.drift < 1e-5 < rounds.drift < 2e-2
+    assert 0 < 5 * floats.drift < rounds.drift
 
 
 def test_the_limit_is_twice_the_drift_of_the_source_and_refuses_what_lies_beyond() -> None:
