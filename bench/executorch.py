@@ -1,201 +1,106 @@
-"""`make bench-executorch`: exports to ExecuTorch and what they run at, beside optimum-executorch.
+"""`make bench-executorch`: SmolLM2-135M as 8da4w with two cached tensors, by onekv and by
+optimum-executorch; the one-tensor sample model beside its twin; the paper's largest shape.
 
-SmolLM2-135M as 8da4w with two cached tensors, by both tools; the one-tensor sample model beside
-its twin; and what the export of the paper's largest shape costs.
+What was measured is kept and not measured again, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from onekv.bench import decode_program, random_paper
-from onekv.bench.measure import run_measured
+from onekv.bench import executorch_exports as exports
+from onekv.bench import random_paper
+from onekv.bench.executorch_decode import Contest, contest
+from onekv.bench.executorch_exports import Exported, run_export
+from onekv.bench.executorch_tables import export_table, speed_table
+from onekv.bench.kept import Kept
 from onekv.export.plan import parameters
 
-CONTEXT, TOKENS = 8192, 16
-DEPTHS = (0, 2048, 8192 - TOKENS)
-SAMPLE_DEPTHS = (0, 256, 512 - TOKENS)
-SAMPLES = Path("samples")
+SAMPLE_CONTEXT = 512
+
+
+class Again(enum.StrEnum):
+    """What to measure although it was measured."""
+
+    NOTHING = "nothing"
+    DECODE = "decode"
+    ALL = "all"
 
 
 @dataclass(frozen=True)
-class Exported:
-    """One program. seconds and peak_rss (bytes) are its export's, 0 where not measured."""
+class Run:
+    """Where measurements are kept, and which are made again."""
 
-    model: str
-    tool: str
-    program: Path
-    seconds: float
-    peak_rss: int
+    work: Path
+    kept: Kept
+    again: Again
+    tokens: int
 
-    @property
-    def file_bytes(self) -> int:
-        """Size of the program."""
-        return self.program.stat().st_size
+    def exported(self, group: Iterator[exports.Export]) -> list[Exported]:
+        """Run or recall a group of exports."""
+        return [run_export(each, self.kept, self.work, _say) for each in group]
 
-    @property
-    def arena_bytes(self) -> int:
-        """Memory that the program plans: its caches and activations."""
-        from onekv.runtime.executorch_program import planned_bytes
-
-        return planned_bytes(self.program)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Decoded tokens per second of one program at one depth."""
-
-    model: str
-    tool: str
-    depth: int
-    tokens_per_second: float
-
-
-def export_smollm2(work: Path, gguf: Path) -> tuple[Exported, ...]:
-    """SmolLM2-135M, 8da4w in groups of 32, fp32 caches of 8,192 tokens, by both tools.
-
-    The embedding, which is the head too, is int8 in onekv's default and 4 bits with an override;
-    optimum stores it twice: 8 bits to look up, 4 bits to multiply.
-    """
-    model = work / "smollm2"
-    if not model.exists():
-        run_measured([_tool("onekv"), "convert", gguf, "-o", model], work / "convert.log")
-    peer = (work / "optimum-executorch/bin/optimum-cli", "export", "executorch", "--model", model)
-    recipe = "--task text-generation --recipe xnnpack --use_custom_sdpa --use_custom_kv_cache"
-    numbers = f"--qlinear 8da4w --qembedding 8w --max_seq_len {CONTEXT} --output_dir"
-    own = (_tool("onekv"), "export", model, "--to", "executorch", "--force")
-    options = f"--weights int4 --cache fp32 --context {CONTEXT}".split()
-    head = ("--override", "embed_tokens=int4")
-    commands: dict[str, tuple[str | Path, ...]] = {
-        "optimum-executorch": (*peer, *recipe.split(), *numbers.split()),
-        "onekv": (*own, *options, "-o"),
-        "onekv, 4-bit head": (*own, *options, *head, "-o"),
-    }
-    return tuple(
-        _export("SmolLM2-135M", tool, (*command, work / _folder("smollm2", tool)), work)
-        for tool, command in commands.items()
-    )
-
-
-def export_samples(work: Path) -> tuple[Exported, ...]:
-    """The sample model and its twin with two tensors."""
-    rows = []
-    for name, tool in (("tiny-qkv", "two tensors"), ("tiny", "one tensor")):
-        out = work / f"{name}-executorch"
-        options = ["--to", "executorch", "--weights", "int4", "--cache", "fp32", "--force", "-o"]
-        command: tuple[str | Path, ...] = (_tool("onekv"), "export", SAMPLES / name, *options, out)
-        rows.append(_export("sample", tool, command, work))
-    return tuple(rows)
-
-
-def export_large(work: Path) -> Exported:
-    """The paper's 1.2B Q-K=V shape as 8da4w, from a `.pt` of seeded random weights."""
-    checkpoint, out = work / "paper-1.2b.pt", work / "paper-1.2b-executorch"
-    if not checkpoint.exists():
-        program = (sys.executable, "-m", "onekv.bench.random_paper", checkpoint)
-        run_measured(program, work / "random.log")
-    options = ["--to", "executorch", "--weights", "int4", "--no-tokenizer", "--force", "-o"]
-    command: tuple[str | Path, ...] = (_tool("onekv"), "export", checkpoint, *options, out)
-    return _export("paper 1.2B Q-K=V", "onekv", command, work)
-
-
-def decode_speeds(exported: Exported, work: Path, depths: tuple[int, ...]) -> tuple[Speed, ...]:
-    """Speeds of one program, each tool's in its own environment and ExecuTorch alike."""
-    from onekv.runtime import executorch_library
-
-    peer = exported.tool == "optimum-executorch"
-    python = str(work / "optimum-executorch/bin/python") if peer else sys.executable
-    libraries = ["llama" if peer else str(executorch_library.build()), "quantized"]
-    command = [python, decode_program.__file__, str(exported.program), json.dumps(depths)]
-    done = run_measured([*command, str(TOKENS), *libraries], work / "decode.log")
-    seconds = json.loads(done.output.splitlines()[-1])
-    return tuple(
-        Speed(exported.model, exported.tool, depth, 1 / each)
-        for depth, each in zip(depths, seconds)
-    )
+    def decoded(self, programs: list[Exported], context: int) -> Contest:
+        """Decode at the start, after a quarter, and at the end of the context."""
+        depths = (0, context // 4, context - self.tokens)
+        again = self.again is not Again.NOTHING
+        return contest(programs, depths, self.tokens, self.kept, self.work, _say, again)
 
 
 def main(
     gguf: Annotated[Path, typer.Option(help="SmolLM2-135M-Instruct as a GGUF.")],
-    work: Annotated[Path, typer.Option(help="Folder for models and logs.")] = Path(".bench"),
+    work: Annotated[Path, typer.Option(help="Folder for models, logs and results.")] = Path(
+        ".bench"
+    ),
+    again: Annotated[
+        Again, typer.Option(help="What to measure although it is kept in --work.")
+    ] = Again.NOTHING,
+    context: Annotated[int, typer.Option(help="Context of the SmolLM2 programs.")] = (
+        exports.CONTEXT
+    ),
+    tokens: Annotated[int, typer.Option(help="Tokens to decode at each depth.")] = 16,
     large: Annotated[bool, typer.Option(help="Export the paper's 1.2B shape too.")] = True,
+    decode: Annotated[bool, typer.Option(help="Measure decode speeds too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Export and measure, one after the other, and print tables."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(os.cpu_count())}
-    work = work.resolve()
-    peers, samples = export_smollm2(work, gguf), export_samples(work)
-    speeds = [speed for each in peers for speed in decode_speeds(each, work, DEPTHS)]
-    speeds += [speed for each in samples for speed in decode_speeds(each, work, SAMPLE_DEPTHS)]
-    exports = (*peers, *samples, *((export_large(work),) if large else ()))
-    stream = _streaming_read()
+    kept = Kept(work.resolve() / "executorch.jsonl")
+    if again is Again.ALL:
+        kept.path.unlink(missing_ok=True)
+    run = Run(work.resolve(), kept, again, tokens)
+    peers = run.exported(exports.smollm2(run.work, gguf, context))
+    samples = run.exported(exports.samples(run.work))
+    largest = run.exported(exports.largest(run.work)) if large else []
+    groups = ((peers, context), (samples, SAMPLE_CONTEXT)) if decode else ()
+    contests = [run.decoded(programs, length) for programs, length in groups]
+    rows = [*peers, *samples, *largest]
     if as_json:
-        rows = [asdict(row) | {"file": row.file_bytes, "arena": row.arena_bytes} for row in exports]
-        result = {"exports": rows, "speeds": [asdict(s) for s in speeds], "stream_gb_s": stream}
-        print(json.dumps(result, default=str))
+        result = {"exports": list(map(asdict, rows)), "decode": list(map(asdict, contests))}
+        print(json.dumps(result))
         return
     console = Console()
-    console.print(_export_table(exports))
-    console.print(_speed_table(speeds))
-    print(f"streaming read: {stream:.1f} GB/s")
+    console.print(export_table(rows))
+    for each in contests:
+        console.print(speed_table(each.speeds))
+        print(f"streaming read: {each.stream_gb_s:.1f} GB/s")
     weights = 4 * parameters(random_paper.SPEC)
-    for row in exports:
-        if row.model.startswith("paper"):
-            print(f"{row.model}: peak RSS {row.peak_rss / weights:.2f} times the fp32 weights")
+    for row in largest:
+        print(f"{row.model}: peak RSS {row.peak_rss / weights:.2f} times the fp32 weights")
 
 
-def _export(model: str, tool: str, command: tuple[str | Path, ...], work: Path) -> Exported:
-    """Run an export whose last word is its folder, and remember what it cost."""
-    out = Path(command[-1])
-    cost = run_measured(command, work / f"{out.name}.log")
-    return Exported(model, tool, out / "model.pte", cost.seconds, cost.peak_rss)
-
-
-def _folder(model: str, tool: str) -> str:
-    return f"{model}-{tool}".replace(", ", "-").replace(" ", "-")
-
-
-def _streaming_read() -> float:
-    from onekv.bench.kernel.contest import streaming_read
-
-    return streaming_read(os.cpu_count() or 1)
-
-
-def _export_table(rows: tuple[Exported, ...]) -> Table:
-    table = Table(title="Export to ExecuTorch, 8da4w")
-    for heading in ("model", "tool", "wall time", "peak RSS", "program", "arenas"):
-        table.add_column(heading, justify="left" if heading in ("model", "tool") else "right")
-    for row in rows:
-        sizes = (row.peak_rss, row.file_bytes, row.arena_bytes)
-        mib = (f"{size / 2**20:.1f} MiB" for size in sizes)
-        table.add_row(row.model, row.tool, f"{row.seconds:.0f} s", *mib)
-    return table
-
-
-def _speed_table(rows: list[Speed]) -> Table:
-    """Speeds, and each as a multiple of the first tool's at the same depth."""
-    table = Table(title="Decode")
-    for heading in ("model", "tool", "depth", "tokens/s", "ratio"):
-        table.add_column(heading, justify="left" if heading in ("model", "tool") else "right")
-    first: dict[tuple[str, int], float] = {}
-    for row in rows:
-        base = first.setdefault((row.model, row.depth), row.tokens_per_second)
-        speed, ratio = row.tokens_per_second, row.tokens_per_second / base
-        table.add_row(row.model, row.tool, f"{row.depth:,}", f"{speed:.1f}", f"{ratio:.2f}")
-    return table
-
-
-def _tool(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ Command = Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall time in seconds, and the largest resident set in bytes of any process of the run.
+    """Wall and CPU time in seconds, the largest resident set in bytes of any process of the run.
 
     The resident set counts files that are mapped, so a mapped checkpoint is in it.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_rss: int
     output: str
 
@@ -54,7 +55,7 @@ def run_measured(command: Command, log: Path) -> Cost:
             f"Its whole log is {log}.",
         )
     # Linux counts kibibytes.
-    return Cost(seconds, usage.ru_maxrss * 1024, output)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
 
 
 def folder_bytes(folder: Path) -> int:

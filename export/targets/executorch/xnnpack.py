@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import DelegationSpec
 from torch._ops import OpOverload
@@ -17,13 +18,12 @@ from torch.fx import Node
 _FEW_PASSES = CompileSpec("dqlinear_partitioner", b"")
 
 
-class Partitioner(XnnpackPartitioner):
+class Partitioner(XnnpackPartitioner):  # type: ignore[misc]
     """One partitioner for all precisions."""
 
     def __init__(self) -> None:
         super().__init__()
-        name = self.delegation_spec.backend_id
-        self.delegation_spec = DelegationSpec(name, [_FEW_PASSES])
+        self.delegation_spec = DelegationSpec(XnnpackBackend.__name__, [_FEW_PASSES])
 
     def ops_to_not_decompose(
         self, ep: ExportedProgram
