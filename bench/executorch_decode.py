@@ -68,9 +68,11 @@ def _speeds(
     peer = exported.tool == PEER
     python = str(work / PEER / "bin/python") if peer else sys.executable
     libraries = ["llama" if peer else str(executorch_library.build()), "quantized"]
-    command = [python, decode_program.__file__, exported.program, json.dumps(depths), str(tokens)]
+    # -P: beside that program lies a module that is called executorch too.
+    program = (python, "-P", decode_program.__file__, exported.program)
     say(f"{exported.model}: {exported.tool} decodes at {', '.join(map(str, depths))}")
-    cost = run_measured([*command, *libraries], work / "decode.log")
+    arguments = (json.dumps(depths), str(tokens), *libraries)
+    cost = run_measured((*program, *arguments), work / "decode.log")
     rates = [1 / seconds for seconds in json.loads(cost.output.splitlines()[-1])]
     say(f"  {', '.join(f'{rate:.1f}' for rate in rates)} tokens/s, {cost.seconds:.0f} s")
     return [Speed(exported.model, exported.tool, depth, rate) for depth, rate in zip(depths, rates)]
