@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,18 +51,25 @@ def build(project: Project, settings: Sequence[str] = (), cache: Path | None = N
         OnekvError: CMake or a compiler is missing, or the build fails.
     """
     folder = (cache or cache_folder()) / project.name(settings)
-    product = folder / Path(project.product).name
-    if product.is_file():
-        return product
-    cmake = find_cmake(project.fix)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        _run(project, cmake, "-S", str(project.folder), "-B", scratch, *settings)
-        _run(project, cmake, "--build", scratch, "--parallel", "--target", project.target)
-        folder.mkdir(exist_ok=True)
+
+    def make(scratch: Path) -> Path:
+        cmake = find_cmake(project.fix)
+        _run(project, cmake, "-S", str(project.folder), "-B", str(scratch), *settings)
+        _run(project, cmake, "--build", str(scratch), "--parallel", "--target", project.target)
+        return scratch / project.product
+
+    return kept(folder / Path(project.product).name, make)
+
+
+def kept(path: Path, make: Callable[[Path], Path]) -> Path:
+    """`path`, from `make` unless it is there: that works in a scratch folder and names its file."""
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         # Renamed, so that a second process never sees half a file.
-        (Path(scratch) / project.product).replace(product)
-    return product
+        make(Path(scratch)).replace(path)
+    return path
 
 
 def find_cmake(fix: str) -> str:

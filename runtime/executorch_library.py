@@ -14,13 +14,12 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import onekv.runtime
 from onekv.errors import OnekvError
-from onekv.runtime.cmake import cache_folder
+from onekv.runtime.cmake import cache_folder, kept
 from onekv.runtime.kernel_library import library_path
 
 _SOURCES = ("attend.cpp", "register.cpp")
@@ -111,24 +110,20 @@ def build(cache: Path | None = None) -> Path:
         OnekvError: ExecuTorch or a compiler is missing, or the compiler fails.
     """
     parts = _find_parts()
-    folder = cache or cache_folder()
-    path = folder / parts.name
-    if path.is_file():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made = Path(scratch) / path.name
-        done = subprocess.run(
-            [*parts.command, "-o", str(made)], capture_output=True, text=True, check=False
+    return kept((cache or cache_folder()) / parts.name, functools.partial(_compile, parts))
+
+
+def _compile(parts: _Parts, scratch: Path) -> Path:
+    made = scratch / parts.name
+    command = [*parts.command, "-o", str(made)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OnekvError(
+            f"{parts.compiler} cannot build onekv's operators for ExecuTorch "
+            f"{parts.version}:\n{done.stderr[-2000:]}",
+            "Use the ExecuTorch that onekv asks for: pip install 'onekv[executorch]'.",
         )
-        if done.returncode:
-            raise OnekvError(
-                f"{parts.compiler} cannot build onekv's operators for ExecuTorch "
-                f"{parts.version}:\n{done.stderr[-2000:]}",
-                "Use the ExecuTorch that onekv asks for: pip install 'onekv[executorch]'.",
-            )
-        made.replace(path)
-    return path
+    return made
 
 
 def _find_parts() -> _Parts:
