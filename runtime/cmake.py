@@ -50,7 +50,6 @@ def build(project: Project, settings: Sequence[str] = (), cache: Path | None = N
     Raises:
         OnekvError: CMake or a compiler is missing, or the build fails.
     """
-    folder = (cache or cache_folder()) / project.name(settings)
 
     def make(scratch: Path) -> Path:
         cmake = find_cmake(project.fix)
@@ -58,17 +57,21 @@ def build(project: Project, settings: Sequence[str] = (), cache: Path | None = N
         _run(project, cmake, "--build", str(scratch), "--parallel", "--target", project.target)
         return scratch / project.product
 
-    return kept(folder / Path(project.product).name, make)
+    name = f"{project.name(settings)}/{Path(project.product).name}"
+    return kept(cache or cache_folder(), name, make)
 
 
-def kept(path: Path, make: Callable[[Path], Path]) -> Path:
-    """`path`, from `make` unless it is there: that works in a scratch folder and names its file."""
+def kept(cache: Path, name: str, make: Callable[[Path], Path]) -> Path:
+    """The file `name` below `cache`; unless it is there, `make` builds it in a scratch folder."""
+    path = cache / name
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        made = make(Path(scratch))
+        path.parent.mkdir(exist_ok=True)
         # Renamed, so that a second process never sees half a file.
-        make(Path(scratch)).replace(path)
+        made.replace(path)
     return path
 
 

@@ -110,7 +110,7 @@ def build(cache: Path | None = None) -> Path:
         OnekvError: ExecuTorch or a compiler is missing, or the compiler fails.
     """
     parts = _find_parts()
-    return kept((cache or cache_folder()) / parts.name, functools.partial(_compile, parts))
+    return kept(cache or cache_folder(), parts.name, functools.partial(_compile, parts))
 
 
 def _compile(parts: _Parts, scratch: Path) -> Path:
