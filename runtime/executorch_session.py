@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from executorch.extension.pybindings import _C
 
 from onekv.errors import BundleError
 from onekv.runtime import executorch_library, kernel_library
-from onekv.runtime.quiet import quiet
+from onekv.runtime.quiet import native_notes, quiet
 from onekv.runtime.sessions import STOCK, Counted, Logits, check_room
 
 VERSION_METHOD = "onekv_executorch_version"
@@ -107,7 +108,8 @@ def _load_quantized() -> None:
 
 def _open(path: Path) -> Any:
     try:
-        return _C._load_program(str(path))
+        with native_notes():
+            return _C._load_program(str(path))
     except RuntimeError as error:
         raise BundleError(
             f"{path.name} is not a program that ExecuTorch {version('executorch')} reads: {error}",
@@ -125,16 +127,25 @@ def _constant(path: Path, program: Any, name: str) -> Any:
 
 
 def _forward(path: Path, program: Any, made_with: str) -> Any:
-    try:
-        return program.load_method("forward")
-    except (RuntimeError, KeyError) as error:
-        installed = version("executorch")
-        cause = f"ExecuTorch {installed} cannot load {path.name}: {error}"
-        if installed != made_with:
-            raise BundleError(
-                f"{cause}; it was made with ExecuTorch {made_with}",
-                f"pip install executorch=={made_with}, or export again with {installed}.",
-            ) from error
+    with native_notes() as said:
+        try:
+            return program.load_method("forward")
+        except (RuntimeError, KeyError) as error:
+            failure, lacks = error, missing_operators(said())
+    installed = version("executorch")
+    cause = f"ExecuTorch {installed} cannot load {path.name}: {failure}"
+    if lacks:
+        cause += f"; it has no kernel for {', '.join(lacks)}"
+    if installed != made_with:
         raise BundleError(
-            cause, "A backend or a library that the program needs is not in this runtime."
-        ) from error
+            f"{cause}; it was made with ExecuTorch {made_with}",
+            f"pip install executorch=={made_with}, or export again with {installed}.",
+        ) from failure
+    raise BundleError(
+        cause, "A backend or a library that the program needs is not in this runtime."
+    ) from failure
+
+
+def missing_operators(notes: str) -> list[str]:
+    """The operators that ExecuTorch's log says it has no kernels for, each once."""
+    return sorted(set(re.findall(r"Missing operator: \[\d+\] (\S+)", notes)))

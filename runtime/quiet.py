@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
@@ -23,3 +26,23 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def native_notes() -> Iterator[Callable[[], str]]:
+    """Hold back what native code writes to standard error; gives what reads it so far.
+
+    ExecuTorch's library of CPU features reports each file that an x86 machine does not have.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held, contextlib.ExitStack() as stack:
+        terminal = os.dup(2)
+        stack.callback(os.close, terminal)
+        os.dup2(held.fileno(), 2)
+        stack.callback(os.dup2, terminal, 2)
+
+        def said() -> str:
+            held.seek(0)
+            return held.read().decode(errors="replace")
+
+        yield said

@@ -56,7 +56,11 @@ void check(Error error, const std::string& what) {
   const std::string words = last_errors();
   const Kind kind = kind_of(error);
   std::string hint;
-  if (kind == Kind::kMissingOperator) hint = "; --operators loads a library that has it";
+  if (kind == Kind::kMissingOperator)
+    hint = words.find("llama::") == std::string::npos
+               ? "; --operators loads a library that has it"
+               : "; the wheel has llama:: kernels only for processes with torch: run this file with "
+                 "`onekv run`, or export it with --ops onekv";
   if (kind == Kind::kVersionMismatch)
     hint = "; this is ExecuTorch " ONEKV_RUNTIME_VERSION ", export with the same version";
   throw Failure(kind, what + ": " + executorch::runtime::to_string(error) +

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onekv.export.model.spec import ModelSpec
+from onekv.export.options import Ops
 from onekv.quantize.numbers import Number
 from onekv.runtime import executorch_library
 from onekv.runtime.executorch_session import ExecutorchSession
@@ -20,6 +22,8 @@ from tests.specs import LLAMA
 from tests.targets.executorch.conftest import CONTEXT, Lowered
 
 SHARED = LLAMA["llama Q-GQA-2"]
+# The same program as in test_stock.py.
+STOCK = replace(SHARED, layers=1)
 ARM_PACKAGE = Path(__file__).parents[3] / "build/executorch-1.5.1-aarch64/executorch"
 ARM_LIBRARIES = "/usr/aarch64-linux-gnu"
 PROMPT = [5, 17, 3, 9, 40]
@@ -62,6 +66,14 @@ def test_a_missing_and_a_second_library_are_told_and_abort_nothing(
     both = ["--operators", library, "--operators", second]
     result = run(runner, path, *ARGUMENTS, *both)
     check_failure(result, "missing-library", "another copy of it is in this process")
+
+
+def test_a_program_of_stock_operators_is_told_where_they_are(
+    runner: list[str], lowered: Lowered
+) -> None:
+    result = run(runner, lowered(STOCK, ops=Ops.STOCK), *ARGUMENTS, prompt=PROMPT)
+    check_failure(result, "missing-operator", "export it with --ops onekv")
+    assert "llama::update_cache.out" in result.errors
 
 
 def reason() -> str | None:
