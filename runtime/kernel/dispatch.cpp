@@ -12,11 +12,13 @@ const Engine* const kEngines[] = {
 #if defined(__x86_64__)
     &avx2_engine,
     &avx512_engine,
+    &avx512_vnni_engine,
     &avx512_bf16_engine,
 #elif defined(__aarch64__)
     &neon_engine,
 #if defined(__linux__)
     &neon_dotprod_engine,
+    &neon_i8mm_engine,
 #endif
 #endif
 };

@@ -1,10 +1,11 @@
 // Sums of int8 rows by the byte dot products of Armv8.2: four positions per lane.
 #pragma once
 
-#include "../simd/float_mode.h"
+#include "../simd/layout.h"
 #include "neon.h"
 
 namespace onekv {
+namespace {
 
 // Weights times scales as 14-bit fractions of the largest, in two bytes of 7 bits: the instruction
 // multiplies signed bytes.
@@ -17,7 +18,6 @@ struct DotValues {
     int8_t* high;  // [padded][kStride]
     int8_t* low;
     float* step;  // [padded]
-    void start(int) {}
     void take(const Problem&, int padded, Arena& arena) {
       high = arena.take<int8_t>(int64_t{padded} * kStride);
       low = arena.take<int8_t>(int64_t{padded} * kStride);
@@ -26,32 +26,35 @@ struct DotValues {
   };
 
   template <class W>
-  static void add(const Problem& p, const uint8_t* rows, const RowSpan& span, W& w, float* out) {
+  static void add(const Problem& p, const uint8_t* rows, const RowSpan& span, W& w,
+                  const Scratch& weights, float* out) {
     for (int m = 0; m < w.queries; ++m) {
-      float scaled[kSuperTile];
-      scale_weights(rows + p.part_dim, span, w.scores + m * w.kScoreStride, scaled);
-      fill(w.mode, m, scaled, span.count);
+      fill(weights, m, w.scores + m * w.kScoreStride, rows + p.part_dim, span);
     }
     int64_t share = w.ahead.bytes / (int64_t{w.queries + 3} / 4 * (p.head_dim / kDims));
     for (int d = 0; d < p.part_dim; d += kDims) {
       for (int m = 0; m < w.queries;) {
         int taken = w.queries - m >= 4 ? 4 : w.queries - m >= 2 ? 2 : 1;
         auto add_block = taken == 4 ? add_dots<4> : taken == 2 ? add_dots<2> : add_dots<1>;
-        add_block(rows + d, span, w.mode, m, w.alpha + m, out + int64_t{m} * p.head_dim + d,
+        add_block(rows + d, span, weights, m, w.alpha + m, out + int64_t{m} * p.head_dim + d,
                   p.head_dim, w.ahead.take(share, (span.count + 3) / 4));
         m += taken;
       }
     }
   }
 
-  // Weights beyond `count` up to the next four become 0.
-  static void fill(Scratch& to, int m, const float* weights, int count) {
-    float top = 0;
-    for (int t = 0; t < count; ++t) top = weights[t] > top ? weights[t] : top;
+  // Weights beyond the last up to the next four become 0.
+  static void fill(const Scratch& to, int m, const float* weights, const uint8_t* scale,
+                   const RowSpan& span) {
+    float scaled[kSuperTile], top = 0;
+    for (int t = 0; t < span.count; ++t) {
+      scaled[t] = weights[t] * load<float>(scale + t * span.stride);
+      top = scaled[t] > top ? scaled[t] : top;
+    }
     float factor = top > 0 ? kSteps / top : 0;
     to.step[m] = top / kSteps;
-    for (int t = 0; t < round_up(count, 4); ++t) {
-      int level = t < count ? static_cast<int>(weights[t] * factor + 0.5f) : 0;
+    for (int t = 0; t < round_up(span.count, 4); ++t) {
+      int level = t < span.count ? static_cast<int>(scaled[t] * factor + 0.5f) : 0;
       to.high[m * kStride + t] = static_cast<int8_t>(level >> 7);
       to.low[m * kStride + t] = static_cast<int8_t>(level & 127);
     }
@@ -106,4 +109,5 @@ struct DotValues {
   }
 };
 
+}  // namespace
 }  // namespace onekv

@@ -6,6 +6,7 @@
 #include "../simd/vector.h"
 
 namespace onekv {
+namespace {
 
 struct Neon {
   static constexpr int kLanes = 4;
@@ -32,4 +33,5 @@ struct Neon {
   }
 };
 
+}  // namespace
 }  // namespace onekv

@@ -2,7 +2,8 @@
 
 #include "../engines.h"
 #include "../simd/engine.h"
-#include "dot_values.h"
+#include "../simd/float_mode.h"
+#include "integer_mode.h"
 
 namespace onekv {
 namespace {
@@ -11,9 +12,10 @@ constexpr unsigned long kDotProducts = 1 << 20;  // HWCAP_ASIMDDP
 
 }  // namespace
 
-const Engine neon_dotprod_engine = make_engine<ModeList<
-    FloatMode<Neon, ONEKV_FP32>, FloatMode<Neon, ONEKV_FP16>, FloatMode<Neon, ONEKV_BF16>,
-    FloatMode<Neon, ONEKV_INT8, DotValues>, FloatMode<Neon, ONEKV_INT8>, AnyMode<Neon>>>(
-    "neon_dotprod", [] { return (getauxval(AT_HWCAP) & kDotProducts) != 0; });
+const Engine neon_dotprod_engine =
+    make_engine<ModeList<IntegerMode<SplitDot, ONEKV_INT8>, IntegerMode<SplitDot, ONEKV_INT4>,
+                         FloatMode<Neon, ONEKV_FP32>, FloatMode<Neon, ONEKV_FP16>,
+                         FloatMode<Neon, ONEKV_BF16>, FloatMode<Neon, ONEKV_INT8>, AnyMode<Neon>>>(
+        "neon_dotprod", [] { return (getauxval(AT_HWCAP) & kDotProducts) != 0; });
 
 }  // namespace onekv

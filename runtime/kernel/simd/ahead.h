@@ -5,6 +5,7 @@
 #include "../problem.h"
 
 namespace onekv {
+namespace {
 
 // Consecutive rows of the cache: part p of row i starts at part[p] + i * stride.
 struct RowSpan {
@@ -57,4 +58,5 @@ struct Ahead {
   }
 };
 
+}  // namespace
 }  // namespace onekv

@@ -6,6 +6,7 @@
 #include "float_mode.h"
 
 namespace onekv {
+namespace {
 
 template <class V_>
 struct AnyMode : FloatKeys<V_> {
@@ -64,7 +65,7 @@ struct AnyMode : FloatKeys<V_> {
     return {w.keys, w.row_bytes};
   }
 
-  static void scale_scores(Workspace<AnyMode>&, int, int) {}
+  static void scale_scores(const Problem&, Workspace<AnyMode>&, int, int) {}
 
   static void add_values(const Problem& p, const RowSpan& span, Workspace<AnyMode>& w,
                          const Partial& result) {
@@ -90,4 +91,5 @@ struct AnyMode : FloatKeys<V_> {
   }
 };
 
+}  // namespace
 }  // namespace onekv

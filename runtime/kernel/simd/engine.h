@@ -4,6 +4,7 @@
 #include "any_mode.h"
 
 namespace onekv {
+namespace {
 
 template <class... Modes>
 struct ModeList {
@@ -65,4 +66,5 @@ constexpr Engine make_engine(const char* name, bool (*supported)()) {
           E::prepare,    E::attend};
 }
 
+}  // namespace
 }  // namespace onekv

@@ -4,6 +4,7 @@
 #include "piece.h"
 
 namespace onekv {
+namespace {
 
 // How rows of a format become fp32 vectors.
 template <class V_, onekv_format Format>
@@ -77,12 +78,16 @@ struct FloatKeys {
   using Sum = typename V::F;
   static constexpr int kBlock = V::kLanes;
   static constexpr int kKeyBytes = 4;
+  static constexpr int kMostHeads = V::kLanes;
 
   template <class Row>
   static Sum dot(Sum sum, Lanes q, Row row) {
     return sum + q * (Lanes)row;
   }
-  static Sum to_float(Sum sum) { return sum; }
+  template <int Units>
+  static typename V::F total(const Sum* sums) {
+    return reduce<Units, V>(sums);
+  }
 
   // Cosines and sines for x, then for y where a gain makes them differ.
   static int64_t table_row_bytes(const Problem& p, int half) {
@@ -130,17 +135,11 @@ static inline void turn(const char* table_row, int half, int i, typename V::F& x
   x = turned;
 }
 
-// Weights times the scales that lie `span.stride` apart from `scale` on.
-static inline void scale_weights(const uint8_t* scale, const RowSpan& span, const float* weights,
-                                 float* to) {
-  for (int t = 0; t < span.count; ++t) to[t] = weights[t] * load<float>(scale + t * span.stride);
-}
-
-// Sums of values in fp32.
-template <class V, onekv_format Format>
-struct FloatValues {
+// Rows whose halves are whole vectors, in half-split pairing.
+template <class V_, onekv_format Format>
+struct FloatMode : FloatKeys<V_> {
+  using V = V_;
   using R = Reader<V, Format>;
-  static constexpr int kDims = V::kLanes;  // what part_dim must be a multiple of
 
   struct Scratch {
     float* weights;  // [padded][kScoreStride], times the rows' scales
@@ -150,32 +149,10 @@ struct FloatValues {
     }
   };
 
-  template <class W>
-  static void add(const Problem& p, const uint8_t* rows, const RowSpan& span, W& w, float* out) {
-    const float* weights = w.scores;
-    if (R::kScaled) {
-      weights = w.mode.weights;
-      for (int m = 0; m < w.queries; ++m) {
-        scale_weights(rows + p.part_dim, span, w.scores + m * w.kScoreStride,
-                      w.mode.weights + m * w.kScoreStride);
-      }
-    }
-    add_all_rows<R, V>(rows, span.stride, span.count, p.part_dim, weights, w.kScoreStride, w.alpha,
-                       w.queries, out, p.head_dim, w.ahead);
-  }
-};
-
-// Rows whose halves are whole vectors, in half-split pairing.
-template <class V_, onekv_format Format, class Values = FloatValues<V_, Format>>
-struct FloatMode : FloatKeys<V_> {
-  using V = V_;
-  using R = Reader<V, Format>;
-  using Scratch = typename Values::Scratch;
-
   static bool takes(const Problem& p) {
     const onekv_attend_args& a = *p.args;
     return a.format == Format && pairs_in_halves(p) && p.head_dim % (2 * V::kLanes) == 0 &&
-           p.part_dim % Values::kDims == 0;
+           p.part_dim % V::kLanes == 0;
   }
 
   static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
@@ -214,7 +191,7 @@ struct FloatMode : FloatKeys<V_> {
     return {w.keys, w.row_bytes};
   }
 
-  static void scale_scores(Workspace<FloatMode>& w, int m, int count) {
+  static void scale_scores(const Problem&, Workspace<FloatMode>& w, int m, int count) {
     if (!R::kScaled) return;
     float* scores = w.scores + m * w.kScoreStride;
     for (int t = 0; t < count; ++t) scores[t] *= w.scales[t];
@@ -223,9 +200,28 @@ struct FloatMode : FloatKeys<V_> {
   static void add_values(const Problem& p, const RowSpan& span, Workspace<FloatMode>& w,
                          const Partial& result) {
     for (int part = 0; part < p.parts; ++part) {
-      Values::add(p, span.part[part], span, w, result.out + part * p.part_dim);
+      const uint8_t* rows = span.part[part];
+      const float* weights = w.scores;
+      if (R::kScaled) {
+        weights = w.mode.weights;
+        scale_weights(rows + p.part_dim, span, w);
+      }
+      add_all_rows<R, V>(rows, span.stride, span.count, p.part_dim, weights, w.kScoreStride,
+                         w.alpha, w.queries, result.out + part * p.part_dim, p.head_dim, w.ahead);
+    }
+  }
+
+  // Weights times the rows' scales, which lie span.stride apart from `scale` on.
+  static void scale_weights(const uint8_t* scale, const RowSpan& span,
+                            Workspace<FloatMode>& w) {
+    for (int m = 0; m < w.queries; ++m) {
+      for (int t = 0; t < span.count; ++t) {
+        int at = m * w.kScoreStride + t;
+        w.mode.weights[at] = w.scores[at] * load<float>(scale + t * span.stride);
+      }
     }
   }
 };
 
+}  // namespace
 }  // namespace onekv

@@ -5,6 +5,7 @@
 #include "vector.h"
 
 namespace onekv {
+namespace {
 
 // Softmax and values work on this many positions at once, so that the sums of the values are
 // loaded and stored once for all of them; their rows stay in L2 between the two roles.
@@ -41,10 +42,10 @@ struct Keys {
 };
 
 // Queries that share lanes: a vector holds `heads` queries times lanes / heads units of a row.
-template <class V>
+template <class Mode>
 static inline int heads_per_vector(int queries) {
   int heads = 1;
-  while (heads < queries && heads < V::kLanes) heads *= 2;
+  while (heads < queries && heads < Mode::kMostHeads) heads *= 2;
   return heads;
 }
 
@@ -103,8 +104,8 @@ struct Workspace {
   typename Mode::Scratch mode;
 
   Workspace(const Problem& p, int query_count, void* memory) : queries(query_count) {
-    per_vector = Mode::keeps_apart(p, queries) ? 1 : heads_per_vector<V>(queries);
-    padded = round_up(queries, heads_per_vector<V>(queries));
+    per_vector = Mode::keeps_apart(p, queries) ? 1 : heads_per_vector<Mode>(queries);
+    padded = round_up(queries, heads_per_vector<Mode>(queries));
     half = padded_half<Mode>(p);
     row_bytes = 2 * half * Mode::kKeyBytes;
     block = V::kLanes / per_vector > 8 ? V::kLanes / per_vector : 8;
@@ -125,4 +126,5 @@ struct Workspace {
   char* end;
 };
 
+}  // namespace
 }  // namespace onekv

@@ -5,6 +5,7 @@
 #include "softmax.h"
 
 namespace onekv {
+namespace {
 
 // How many rows the super-tile at `position` of a piece has: one ends where the ring does.
 static inline int super_tile_at(const Problem& p, const Piece& piece, int64_t position) {
@@ -44,7 +45,7 @@ static void attend_piece(const Problem& p, const Piece& piece, const Piece* next
   w.mode.start(w.padded);
   read_queries(p, piece, w);
   if (!p.args->cos) {
-    with_heads<typename Mode::V>(
+    with_heads<Mode>(
         w.per_vector, [&](auto heads) { pack_queries<Mode, decltype(heads)::value>(p, 0, w); });
   }
   for (int64_t at = piece.begin; at < piece.end;) {
@@ -68,4 +69,5 @@ static int64_t scratch_for(const Problem& p) {
   return w.end - start;
 }
 
+}  // namespace
 }  // namespace onekv

@@ -5,6 +5,7 @@
 #include "rope.h"
 
 namespace onekv {
+namespace {
 
 // Reads the queries into halves, with what every score is multiplied by folded in.
 template <class Mode>
@@ -63,4 +64,5 @@ static void pack_queries(const Problem& p, int64_t position, Workspace<Mode>& w)
   }
 }
 
+}  // namespace
 }  // namespace onekv

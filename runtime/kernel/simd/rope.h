@@ -5,6 +5,7 @@
 #include "layout.h"
 
 namespace onekv {
+namespace {
 
 // Angles of the first positions relative to position 0: a mode's own form of each row.
 struct TileTable {
@@ -63,4 +64,5 @@ static inline void turn_back(const Problem& p, int64_t position, int half,
   for (; i < half; ++i) to[i] = to[half + i] = 0;
 }
 
+}  // namespace
 }  // namespace onekv

@@ -5,6 +5,7 @@
 #include "queries.h"
 
 namespace onekv {
+namespace {
 
 // Rows [0, Rows) against Vectors vectors of Heads queries each.
 template <class Mode, int Heads, int Vectors, int Rows>
@@ -12,23 +13,24 @@ static inline void score_block(const char* packed, int64_t vector_bytes, Keys ke
                                int64_t row_bytes, float* scores, int stride) {
   using V = typename Mode::V;
   constexpr int units = V::kLanes / Heads;
+  constexpr int chunk = sizeof(typename Mode::Lanes) / Heads;
   typename Mode::Sum sums[Vectors][Rows] = {};
-  int chunks = static_cast<int>(row_bytes / (4 * units));
+  int chunks = static_cast<int>(row_bytes / chunk);
   for (int k = 0; k < chunks; ++k) {
     typename Mode::Lanes q[Vectors];
     for (int j = 0; j < Vectors; ++j) {
-      q[j] = load<typename Mode::Lanes>(packed + j * vector_bytes + int64_t{k} * 4 * V::kLanes);
+      q[j] = load<typename Mode::Lanes>(packed + j * vector_bytes + int64_t{k} * Heads * chunk);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
-      auto row = V::template spread<units>(keys.at + r * keys.stride + int64_t{k} * 4 * units);
+      auto row = V::template spread<units>(keys.at + r * keys.stride + int64_t{k} * chunk);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) sums[j][r] = Mode::dot(sums[j][r], q[j], row);
     }
   }
   for (int j = 0; j < Vectors; ++j) {
     for (int r = 0; r < Rows; r += units) {
-      auto total = Mode::to_float(reduce<units, V>(&sums[j][r]));
+      auto total = Mode::template total<units>(&sums[j][r]);
       float lanes[V::kLanes];
       store(lanes, total);
       for (int h = 0; h < Heads; ++h) {
@@ -56,18 +58,12 @@ static inline void score_keys(const Workspace<Mode>& w, Keys keys, float* scores
 }
 
 // Calls body with the number of queries per vector as a constant.
-template <class V, class Body>
+template <class Mode, int Heads = Mode::kMostHeads, class Body>
 static void with_heads(int heads, const Body& body) {
-  switch (heads) {
-    case 1: return body(std::integral_constant<int, 1>());
-    case 2: return body(std::integral_constant<int, 2>());
-    case 4: return body(std::integral_constant<int, 4>());
-    case 8:
-      if constexpr (V::kLanes >= 8) return body(std::integral_constant<int, 8>());
-      break;
-    default:
-      if constexpr (V::kLanes >= 16) return body(std::integral_constant<int, 16>());
+  if constexpr (Heads > 1) {
+    if (heads < Heads) return with_heads<Mode, Heads / 2>(heads, body);
   }
+  body(std::integral_constant<int, Heads>());
 }
 
 // What part of the next super-tile is asked for while scores are computed, in 1/16.
@@ -78,7 +74,7 @@ constexpr int kAheadInScores = 10;
 template <class Mode>
 static void score_span(const Problem& p, const RowSpan& span, int64_t position,
                        const TileTable& table, Workspace<Mode>& w) {
-  with_heads<typename Mode::V>(w.per_vector, [&](auto heads) {
+  with_heads<Mode>(w.per_vector, [&](auto heads) {
     constexpr int kHeads = decltype(heads)::value;
     constexpr int kUnits = Mode::V::kLanes / kHeads;
     constexpr int kRows = kUnits > 8 ? kUnits : 8;
@@ -96,4 +92,5 @@ static void score_span(const Problem& p, const RowSpan& span, int64_t position,
   });
 }
 
+}  // namespace
 }  // namespace onekv

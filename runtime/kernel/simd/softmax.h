@@ -6,6 +6,7 @@
 #include "layout.h"
 
 namespace onekv {
+namespace {
 
 constexpr float kHidden = -1e30f;
 
@@ -50,7 +51,7 @@ static void softmax_span(const Problem& p, const Piece& piece, int64_t position,
   int padded = round_up(count, V::kLanes);
   for (int m = 0; m < w.queries; ++m) {
     float* scores = w.scores + m * w.kScoreStride;
-    Mode::scale_scores(w, m, padded);
+    Mode::scale_scores(p, w, m, padded);
     int64_t query = p.args->position + piece.first_token + m / p.group;
     int64_t from = first_visible(p, query) - position, to = query + 1 - position;
     from = from < 0 ? 0 : from > count ? count : from;
@@ -60,4 +61,5 @@ static void softmax_span(const Problem& p, const Piece& piece, int64_t position,
   }
 }
 
+}  // namespace
 }  // namespace onekv

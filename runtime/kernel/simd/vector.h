@@ -1,5 +1,6 @@
 // Vectors of the compiler (GCC and clang) and what is done with them on every instruction set.
-// Everything is a template over the instruction set or static, so that no two files share code.
+// What follows the instruction set lies in namespaces without a name: files built for different
+// ones must not share code.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include <utility>
 
 namespace onekv {
+namespace {
 
 template <class T, int N>
 struct VectorOf {
@@ -98,4 +100,5 @@ static inline float max_of(typename V::F x) {
 
 static inline int round_up(int count, int step) { return (count + step - 1) / step * step; }
 
+}  // namespace
 }  // namespace onekv

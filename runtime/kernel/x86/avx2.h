@@ -6,6 +6,7 @@
 #include "../simd/vector.h"
 
 namespace onekv {
+namespace {
 
 struct Avx2 {
   static constexpr int kLanes = 8;
@@ -32,4 +33,5 @@ struct Avx2 {
   }
 };
 
+}  // namespace
 }  // namespace onekv

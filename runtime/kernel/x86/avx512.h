@@ -6,6 +6,7 @@
 #include "../simd/vector.h"
 
 namespace onekv {
+namespace {
 
 struct Avx512 {
   static constexpr int kLanes = 16;
@@ -37,4 +38,5 @@ struct Avx512 {
   }
 };
 
+}  // namespace
 }  // namespace onekv

@@ -9,8 +9,7 @@ const Engine avx512_bf16_engine =
     make_engine<ModeList<Bf16Mode, IntegerMode<ONEKV_INT8>, IntegerMode<ONEKV_INT4>,
                          FloatMode<Avx512, ONEKV_FP32>, FloatMode<Avx512, ONEKV_FP16>,
                          FloatMode<Avx512, ONEKV_INT8>, AnyMode<Avx512>>>("avx512_bf16", [] {
-      return avx512_engine.supported() && __builtin_cpu_supports("avx512bf16") &&
-             __builtin_cpu_supports("avx512vnni");
+      return avx512_vnni_engine.supported() && __builtin_cpu_supports("avx512bf16");
     });
 
 }  // namespace onekv

@@ -5,6 +5,7 @@
 #include "row_scores.h"
 
 namespace onekv {
+namespace {
 
 struct Bf16Mode {
   using V = Avx512;
@@ -13,6 +14,7 @@ struct Bf16Mode {
   using Sum = F;
   static constexpr int kBlock = 16;  // a vector of each half becomes one vector of bf16
   static constexpr int kKeyBytes = 2;
+  static constexpr int kMostHeads = V::kLanes;
   static constexpr int kDims = 32;  // in one vector of a row
 
   struct Scratch {
@@ -32,6 +34,10 @@ struct Bf16Mode {
     return (F)_mm512_dpbf16_ps((__m512)sum, (__m512bh)q, (__m512bh)row);
   }
   static F to_float(Sum sum) { return sum; }
+  template <int Units>
+  static F total(const Sum* sums) {
+    return reduce<Units, V>(sums);
+  }
 
   // What interleaving two registers of 16-bit elements leaves: 4 of every 8 elements, of 32; or
   // both such halves of 16.
@@ -180,7 +186,7 @@ struct Bf16Mode {
     return {w.keys, w.row_bytes};
   }
 
-  static void scale_scores(Workspace<Bf16Mode>&, int, int) {}
+  static void scale_scores(const Problem&, Workspace<Bf16Mode>&, int, int) {}
 
   static void add_values(const Problem& p, const RowSpan& span, Workspace<Bf16Mode>& w,
                          const Partial& result) {
@@ -240,4 +246,5 @@ struct Bf16Mode {
   }
 };
 
+}  // namespace
 }  // namespace onekv

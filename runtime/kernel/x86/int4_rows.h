@@ -1,51 +1,15 @@
-// int4 rows as int8 rows: every group's levels are looked up, scaled to the row's largest group.
+// One int4 row as an int8 row, by byte shuffles.
 #pragma once
 
-#include "../simd/layout.h"
+#include "../simd/int4_rows.h"
 #include "avx512.h"
 
 namespace onekv {
+namespace {
 
-// kLevels.of[m][n] is (n - 8) * m / 7, rounded: a group whose scale is m / 127 of the largest.
-struct Int4Levels {
-  alignas(64) int8_t of[128][16];
-
-  constexpr Int4Levels() : of() {
-    for (int m = 0; m < 128; ++m) {
-      for (int n = 0; n < 16; ++n) {
-        int twice = 2 * (n - 8) * m / 7;
-        int level = (twice + (twice > 0) - (twice < 0)) / 2;
-        of[m][n] = static_cast<int8_t>(level < -127 ? -127 : level);
-      }
-    }
-  }
-};
-constexpr Int4Levels kLevels;
-
-struct Int4Rows {
-  uint8_t* rows[2];  // [kSuperTile][stride] for each part
-  int64_t stride;
-
-  void take(const Problem& p, Arena& arena) {
-    stride = p.part_dim + 64;  // the scale, and rows that begin with a line
-    for (int part = 0; part < p.parts; ++part) rows[part] = arena.take<uint8_t>(kSuperTile * stride);
-  }
-
-  RowSpan open(const Problem& p, const RowSpan& span, Ahead& ahead) {
-    RowSpan opened{{rows[0], rows[1]}, stride, span.count};
-    int asks = static_cast<int>(ahead.bytes / 4 / span.count / 64 + 1);
-    Lines lines = ahead.take(ahead.bytes / 4, int64_t{asks} * span.count);
-    for (int t = 0; t < span.count; ++t) {
-      for (int i = 0; i < asks; ++i) lines.ask();
-      for (int part = 0; part < p.parts; ++part) {
-        open_row(span.part[part] + t * span.stride, p.part_dim, rows[part] + t * stride);
-      }
-    }
-    return opened;
-  }
-
+struct ShuffleInt4 {
   // By 16 groups at most, which is head_dim 512.
-  static void open_row(const uint8_t* record, int dim, uint8_t* to) {
+  static void open(const uint8_t* record, int dim, uint8_t* to) {
     const int groups = dim / kInt4Group;
     alignas(64) int32_t of[16];
     float largest = groups > 4 ? levels_of_many(record + dim / 2, groups, of)
@@ -85,4 +49,5 @@ struct Int4Rows {
   }
 };
 
+}  // namespace
 }  // namespace onekv

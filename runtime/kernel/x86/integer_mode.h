@@ -2,70 +2,39 @@
 // below the stored ones; values are summed as bytes. int4 rows become int8 rows first.
 #pragma once
 
-#include <cmath>
-
-#include "../simd/piece.h"
+#include "../simd/integer_rows.h"
 #include "int4_rows.h"
 #include "integer_values.h"
 #include "row_scores.h"
 
 namespace onekv {
+namespace {
 
 template <onekv_format Format>
-struct IntegerMode {
-  static constexpr bool kUnpacks = Format == ONEKV_INT4;
+struct IntegerMode
+    : IntegerRows<Avx512, Format, IntegerWeights<Format == ONEKV_INT8>, ShuffleInt4> {
+  using Base = IntegerRows<Avx512, Format, IntegerWeights<Format == ONEKV_INT8>, ShuffleInt4>;
   using V = Avx512;
   using F = V::F;
   using Lanes = __m512i;
   using Sum = V::I;
   static constexpr int kBlock = 32;
-  static constexpr int kKeyBytes = 2;
-  static constexpr float kKeySteps = 64;  // a staged key counts in 1/64 of a stored step
-  // cos 1 in the table: a row is shifted left by 8 and the product right by 15.
-  static constexpr float kOne = 32768 * kKeySteps / 256;
+  static constexpr int kMostHeads = V::kLanes;
 
-  struct Scratch {
-    float* factor;   // [padded]: what a query is multiplied by
-    float* inverse;  // [padded]: what its integer scores are multiplied by
-    IntegerWeights<!kUnpacks> weights;
-    Int4Rows unpacked;
-    void start(int padded) { std::memset(factor, 0, sizeof(float) * padded); }
-    void take(const Problem& p, int padded, Arena& arena) {
-      if (kUnpacks) unpacked.take(p, arena);
-      factor = arena.take<float>(padded);
-      inverse = arena.take<float>(padded);
-      weights.take(padded, arena);
-    }
-  };
-
-  static bool takes(const Problem& p) {
-    const onekv_attend_args& a = *p.args;
-    return a.format == Format && pairs_in_halves(p) && !(a.cos && a.key_gain) &&
-           p.part_dim % 64 == 0;
-  }
-
-  static RowSpan open(const Problem& p, const RowSpan& span, Workspace<IntegerMode>& w) {
-    return kUnpacks ? w.mode.unpacked.open(p, span, w.ahead) : span;
-  }
+  static bool takes(const Problem& p) { return Base::takes_rows(p) && p.part_dim % 64 == 0; }
 
   static Sum dot(Sum sum, Lanes q, Lanes row) {
     return (Sum)_mm512_dpwssd_epi32((__m512i)sum, q, row);
   }
   static F to_float(Sum sum) { return (F)_mm512_cvtepi32_ps((__m512i)sum); }
+  template <int Units>
+  static F total(const Sum* sums) {
+    return to_float(reduce<Units, V>(sums));
+  }
 
-  // A query as integers so large that no sum over any row leaves 31 bits. Turning leaves its size,
-  // which is taken once.
   static void stage_query(const Problem&, Workspace<IntegerMode>& w, const float* halves, int m,
                           char* to) {
-    float& factor = w.mode.factor[m];
-    if (factor == 0) {
-      F squares = {};
-      for (int i = 0; i < 2 * w.half; i += 16) squares += load<F>(halves + i) * load<F>(halves + i);
-      float size = std::sqrt(sum_of<V>(squares));
-      float room = 2.1e9f / (kKeySteps * 127 * std::sqrt(2.0f * w.half));
-      factor = size > 0 ? (room < 32000 ? room : 32000) / size : 1;
-      w.mode.inverse[m] = 1 / (factor * kKeySteps);
-    }
+    float factor = Base::query_factor(w, halves, m, 32000);
     store_in_order(halves, halves + w.half, w.half, factor, to);
   }
 
@@ -98,7 +67,7 @@ struct IntegerMode {
   // Cosines and sines in the order of a staged key's x and y.
   static int64_t table_row_bytes(const Problem&, int half) { return int64_t{half} * 4; }
   static void fill_table_row(const Problem&, const float* angles, int half, char* to) {
-    store_in_order(angles, angles + half, half, kOne, to);
+    store_in_order(angles, angles + half, half, Base::kOne, to);
   }
 
   static bool keeps_apart(const Problem& p, int queries) { return has_few<IntegerMode>(p, queries); }
@@ -114,7 +83,7 @@ struct IntegerMode {
   static ONEKV_INLINE void make_key(const Problem& p, const uint8_t* x, const uint8_t* y, const char* table,
                        float* scale, Lanes* key) {
     *scale = load<float>(x + p.part_dim);
-    const float ratio = Split ? join_scales(load<float>(y + p.part_dim), scale) : 1;
+    const float ratio = Split ? Base::join_scales(load<float>(y + p.part_dim), scale) : 1;
     for (int n = 0; n < N; n += 4) {
       Lanes* to = key + n;
       if constexpr (N == 2) {
@@ -127,14 +96,6 @@ struct IntegerMode {
       }
       finish_key<(N < 4 ? N : 4), Turn, Split>(ratio, table + 64 * n, to);
     }
-  }
-
-  // The larger of the scales of two parts goes to *scale. Returns what brings the first part's
-  // elements to it, or, negative, the second's.
-  static float join_scales(float second, float* scale) {
-    float first = *scale;
-    if (second > first) return *scale = second, first / second;
-    return first > 0 ? -second / first : 1;
   }
 
   // Brings parts to one scale and turns the pairs: N / 2 vectors of x, then of y.
@@ -178,7 +139,7 @@ struct IntegerMode {
                         int half, float* scale, char* to) {
     Lanes key[4];
     *scale = load<float>(x + p.part_dim);
-    float ratio = p.parts == 2 ? join_scales(load<float>(y + p.part_dim), scale) : 1;
+    float ratio = p.parts == 2 ? Base::join_scales(load<float>(y + p.part_dim), scale) : 1;
     Lanes zero = _mm512_setzero_si512();
     int i = 0;
     for (; i + 64 <= half; i += 64, to += 256, table += 256) {
@@ -199,21 +160,13 @@ struct IntegerMode {
   }
 
   static void shrink(__m512i& row, float ratio) {
-    int steps = static_cast<int>(32767 * std::fabs(ratio));
-    row = _mm512_mulhrs_epi16(row, _mm512_set1_epi16(static_cast<int16_t>(steps)));
+    row = _mm512_mulhrs_epi16(row, _mm512_set1_epi16(Base::shrink_steps(ratio)));
   }
 
   static void turn(Lanes cos, Lanes sin, Lanes& x, Lanes& y) {
     Lanes turned = _mm512_sub_epi16(_mm512_mulhrs_epi16(x, cos), _mm512_mulhrs_epi16(y, sin));
     y = _mm512_add_epi16(_mm512_mulhrs_epi16(y, cos), _mm512_mulhrs_epi16(x, sin));
     x = turned;
-  }
-
-  static void scale_scores(Workspace<IntegerMode>& w, int m, int count) {
-    float* scores = w.scores + m * w.kScoreStride;
-    for (int t = 0; t < count; t += 16) {
-      store(scores + t, load<F>(scores + t) * load<F>(w.scales + t) * w.mode.inverse[m]);
-    }
   }
 
   static void add_values(const Problem& p, const RowSpan& span, Workspace<IntegerMode>& w,
@@ -225,12 +178,13 @@ struct IntegerMode {
         w.scales[t] = load<float>(rows + t * span.stride + p.part_dim);
       }
       for (int m = 0; m < w.queries; ++m) {
-        w.mode.weights.fill(m, w.scores + m * w.kScoreStride, w.scales, span.count);
+        w.mode.values.fill(m, w.scores + m * w.kScoreStride, w.scales, span.count);
       }
-      add_integer_rows(rows, span.stride, span.count, p.part_dim, w.mode.weights, w.alpha, w.queries,
+      add_integer_rows(rows, span.stride, span.count, p.part_dim, w.mode.values, w.alpha, w.queries,
                     result.out + part * p.part_dim, p.head_dim, w.ahead);
     }
   }
 };
 
+}  // namespace
 }  // namespace onekv

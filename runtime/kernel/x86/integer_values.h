@@ -5,18 +5,20 @@
 #include "avx512.h"
 
 namespace onekv {
+namespace {
 
 // Weights times scales as fractions of the largest: in two bytes, as one byte alone would lose
 // many small weights beside a large one; or in one where the rows themselves are coarser.
 template <bool Fine>
 struct IntegerWeights {
+  using Scratch = IntegerWeights;
   static constexpr float kSteps = Fine ? 65535 : 255;
   static constexpr int kStride = kSuperTile + kRowPadding;
   uint8_t* high;  // [padded][kStride]
   uint8_t* low;   // where fine
   float* step;  // [padded]: what one step is worth
 
-  void take(int padded, Arena& arena) {
+  void take(const Problem&, int padded, Arena& arena) {
     high = arena.take<uint8_t>(int64_t{padded} * kStride);
     low = arena.take<uint8_t>(int64_t{padded} * kStride);
     step = arena.take<float>(padded);
@@ -117,4 +119,5 @@ static inline void add_integer_rows(const uint8_t* rows, int64_t stride, int cou
   }
 }
 
+}  // namespace
 }  // namespace onekv

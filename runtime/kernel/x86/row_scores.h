@@ -6,6 +6,7 @@
 #include "avx512.h"
 
 namespace onekv {
+namespace {
 
 #define ONEKV_INLINE inline __attribute__((always_inline))
 
@@ -115,4 +116,5 @@ static void score_few(const Problem& p, const RowSpan& span, int64_t position,
   with_vectors(std::integral_constant<int, 4>());
 }
 
+}  // namespace
 }  // namespace onekv
