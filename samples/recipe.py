@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from onekv.export.model.spec import ModelSpec, Sharing
+from onekv.export.model.spec import Activation, ModelSpec, Norm, Sharing
 from samples.vocabulary import VOCAB_SIZE
 
 
@@ -47,6 +47,20 @@ CONFIGURATIONS: dict[str, ModelSpec] = {
     # The nearest whole width: 555 gives 1,024 parameters more than tiny-qkv has.
     "tiny-wide": replace(_TINY, ffn_size=555),
     "tiny-mqa": replace(_TINY, kv_heads=1),
+}
+# The paper's own architecture in tiny's size: learned positions, no RoPE, a bias everywhere.
+WITHOUT_ROPE: dict[str, ModelSpec] = {
+    "tiny-paper": replace(
+        _TINY,
+        norm=Norm.LAYER,
+        activation=Activation.GELU,
+        gated_mlp=False,
+        ffn_size=768,
+        rope=None,
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+    ),
 }
 SHIPPED = ("tiny", "tiny-qkv")
 SEEDS = (0, 1, 2)

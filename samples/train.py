@@ -15,7 +15,15 @@ from onekv.export.model.session import DecoderSession
 from onekv.quantize.quality import perplexity
 from samples.corpus import load_corpus
 from samples.folders import write_model, write_tokenizer
-from samples.recipe import CONFIGURATIONS, SEEDS, SHIPPED, SHIPPED_TOKENS, TOKENS, Recipe
+from samples.recipe import (
+    CONFIGURATIONS,
+    SEEDS,
+    SHIPPED,
+    SHIPPED_TOKENS,
+    TOKENS,
+    WITHOUT_ROPE,
+    Recipe,
+)
 from samples.table import results_table
 from samples.training import train
 from samples.vocabulary import encode_works, train_tokenizer
@@ -60,13 +68,14 @@ def run(
 
     Goes on where an interrupted run stopped.
     """
-    if name not in CONFIGURATIONS:
-        raise typer.BadParameter(f"{name}: choose from {', '.join(CONFIGURATIONS)}")
+    specs = CONFIGURATIONS | WITHOUT_ROPE
+    if name not in specs:
+        raise typer.BadParameter(f"{name}: choose from {', '.join(specs)}")
     result = work / f"{name}-{seed}-{tokens}.json"
     if result.exists():
         return
     torch.set_num_threads(1)
-    spec, recipe = CONFIGURATIONS[name], Recipe(tokens=tokens, seed=seed)
+    spec, recipe = specs[name], Recipe(tokens=tokens, seed=seed)
     streams: dict[str, Tensor] = torch.load(work / "streams.pt", weights_only=True)
     label = f"{name} seed {seed}:"
     decoder = train(
