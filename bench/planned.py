@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from onekv.bench.records import Iteration, Options, Phase, PlannedMemory
 from onekv.export.manifest import Manifest
 from onekv.export.plan import plan_process
+
+PAGE = 4096
+"""Bytes. Systems with larger pages hold a little more."""
 
 
 def planned_memory(manifest: Manifest, options: Options) -> PlannedMemory:
@@ -22,10 +27,12 @@ def planned_memory(manifest: Manifest, options: Options) -> PlannedMemory:
         weights_mapped=plan.weights_mapped,
         cache_per_token=plan.cache_per_token,
         cache=plan.cache,
+        cache_pieces=plan.cache_pieces,
         activations=plan.activations * longest // plan.prefill,
         activations_kept=plan.activations_kept,
         runtime=plan.runtime,
         first_call=plan.first_call,
+        scratch=plan.scratch * longest // plan.prefill,
     )
 
 
@@ -41,9 +48,17 @@ def planned_anonymous(planned: PlannedMemory, options: Options, phase: Phase) ->
         return held - planned.first_call
     if phase not in (Phase.PREFILL, Phase.DECODE) or planned.activations is None:
         return None
-    tokens = options.tokens if phase is Phase.DECODE else options.depth + options.prompt_tokens
-    live = phase is Phase.PREFILL or planned.activations_kept
-    return held + planned.activations * live + planned.cache_per_token * tokens
+    if phase is Phase.PREFILL:
+        tokens = options.depth + options.prompt_tokens
+        return held + planned.activations + _filled(planned, tokens)
+    kept = planned.activations - planned.scratch if planned.activations_kept else 0
+    return held + kept + _filled(planned, options.tokens)
+
+
+def _filled(planned: PlannedMemory, tokens: int) -> int:
+    """Bytes of the pages that the rows of so many tokens lie in."""
+    each = planned.cache_per_token * tokens / planned.cache_pieces
+    return planned.cache_pieces * math.ceil(each / PAGE) * PAGE
 
 
 def off_plan(record: Iteration, phase: Phase) -> float | None:

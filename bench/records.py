@@ -232,18 +232,22 @@ class Options(_Record):
 class PlannedMemory(_Record):
     """What the plan says of this bundle, weights_mapped being those that stay in the file.
 
-    activations: of the longest call of the run; activations_kept: whether they stay after it.
-    first_call: the part of `runtime` that is not there before the first call.
+    activations: of the longest call of the run; activations_kept: whether they stay after it, all
+    but their part `scratch`. first_call: the part of `runtime` that is not there before the first
+    call. cache_pieces: in how many places of memory a token's rows
+    lie, each of which takes whole pages.
     """
 
     weights: NonNegativeInt
     weights_mapped: NonNegativeInt
     cache_per_token: PositiveInt
     cache: PositiveInt
+    cache_pieces: PositiveInt = 1
     activations: NonNegativeInt | None = None
     activations_kept: bool = True
     runtime: NonNegativeInt | None = None
     first_call: NonNegativeInt = 0
+    scratch: NonNegativeInt = 0
 
 
 class Runner(_Record):

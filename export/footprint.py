@@ -17,7 +17,8 @@ class Footprint:
     of them that are read from pages of the file, which the system may drop and read again; the
     rest is memory of the process alone. prefill: most tokens of one call. activations: the most
     that one such call holds at once; activations_kept: whether the runtime keeps that memory
-    between calls. runtime: the runtime's own structures, of which its first call adds `first_call`.
+    between calls, all but `scratch`, a part that the call gives back in any case.
+    runtime: the runtime's own structures, of which its first call adds `first_call`.
     """
 
     stored: int
@@ -27,6 +28,7 @@ class Footprint:
     runtime: int
     activations_kept: bool = True
     first_call: int = 0
+    scratch: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,7 @@ class Step:
     """One call: `tokens` new ones, `context` in the cache after it, `bytes` of one activation.
 
     scores: whether attention keeps a matrix of scores; our kernel does not. `rows` is how many
-    copies of the filled rows it makes, as a body of stock operators does. `logits` is how many
-    times the logits exist, `hidden` how many tensors as wide as the feed-forward; 0 for as few
-    as it needs.
+    copies of the filled rows it makes, as a body of stock operators does.
     """
 
     tokens: int
@@ -44,8 +44,6 @@ class Step:
     bytes: int = _FLOAT
     scores: int = 0
     rows: int = 0
-    logits: int = 1
-    hidden: int = 0
 
 
 def activation_bytes(spec: ModelSpec, step: Step) -> int:
@@ -61,7 +59,6 @@ def activation_bytes(spec: ModelSpec, step: Step) -> int:
     attention = stream + 2 * query + spec.sharing.cached_tensors * row
     attention += step.rows * spec.sharing.cached_tensors * filled + step.scores * scores
     hidden = step.tokens * spec.ffn_size * step.bytes
-    feed_forward = stream + hidden * (step.hidden or (3 if spec.gated_mlp else 2))
-    head = stream + step.logits * step.tokens * spec.vocab_size * _FLOAT
-    layer = max(attention, feed_forward)
-    return stream + max(layer, head)
+    feed_forward = stream + hidden * (3 if spec.gated_mlp else 2)
+    head = stream + step.tokens * spec.vocab_size * _FLOAT
+    return stream + max(attention, feed_forward, head)

@@ -38,8 +38,10 @@ class MemoryPlan:
     formats: the weights by number format. weights: all that the runtime keeps of them, with the
     copies that its file makes. weights_mapped: those read from pages of the file, which the
     system may drop; everything else is the process's own. prefill: tokens of one call, at which
-    activations are largest. activations_kept: whether the runtime keeps them between calls.
-    first_call: the part of `runtime` that is there from the first call on.
+    activations are largest. activations_kept: whether the runtime keeps them between calls, all
+    but their part `scratch`. first_call: the part of `runtime` that is there from the first call
+    on. cache_pieces: in how many places of memory a token's rows lie, one for each layer,
+    tensor, head and part.
     """
 
     variant: str
@@ -50,11 +52,13 @@ class MemoryPlan:
     weights_mapped: int
     cache_per_token: int
     cache: int
+    cache_pieces: int
     prefill: int
     activations: int
     runtime: int
     activations_kept: bool
     first_call: int
+    scratch: int
 
     @property
     def anonymous(self) -> int:
@@ -121,11 +125,13 @@ def plan_process(spec: ModelSpec, options: ExportOptions) -> MemoryPlan:
         weights_mapped=held.mapped,
         cache_per_token=per_token,
         cache=per_token * options.context,
+        cache_pieces=spec.layers * spec.sharing.cached_tensors * spec.kv_heads * parts,
         prefill=held.prefill,
         activations=held.activations,
         runtime=held.runtime,
         activations_kept=held.activations_kept,
         first_call=held.first_call,
+        scratch=held.scratch,
     )
 
 

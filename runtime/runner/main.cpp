@@ -103,10 +103,10 @@ void run(const Options& options) {
   Request request = read_request(options);
   print_start(open_runtime(options), options);
   Monitor monitor(options.sample_ms);
-  monitor.begin();
+  monitor.begin(true);
   monitor.end("baseline");
 
-  monitor.begin();
+  monitor.begin(false);
   std::unique_ptr<Model> model = load_model(options);
   monitor.end("loaded");
   print_model(*model);
@@ -118,7 +118,7 @@ void run(const Options& options) {
 
   Timings timings;
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
-  monitor.begin();
+  monitor.begin(true);
   prefill(*model, request.prompt, 0, options.depth, options.chunk);
   const Clock::time_point begin = Clock::now();
   const float* logits = prefill(*model, request.prompt, options.depth, prompt, options.chunk);
@@ -128,7 +128,7 @@ void run(const Options& options) {
   // Not to be counted as the decode's.
   model->release_logits();
 
-  monitor.begin();
+  monitor.begin(true);
   const std::vector<int64_t> tokens = decode(*model, request, options, first, timings);
   monitor.end("decode");
   Line("speed")
@@ -143,7 +143,7 @@ void run(const Options& options) {
         .counts("chosen", choices_along(*model, request.check, options.check_prompt, options.chunk))
         .print();
   model.reset();
-  monitor.begin();
+  monitor.begin(false);
   monitor.end("after");
   Line("end").print();
 }
@@ -173,9 +173,10 @@ int guarded(int argc, char** argv) {
 
 int main(int argc, char** argv) {
 #ifdef __GLIBC__
-  // Left to itself, it keeps what a large prefill gave back.
-  mallopt(M_MMAP_THRESHOLD, 1 << 20);
-  mallopt(M_TRIM_THRESHOLD, 1 << 20);
+  // Left to itself, it keeps what a large prefill gave back. From this size on, Android's own
+  // allocator maps each block by itself, too.
+  mallopt(M_MMAP_THRESHOLD, 64 << 10);
+  mallopt(M_TRIM_THRESHOLD, 64 << 10);
 #endif
   return onekv::runner::guarded(argc, argv);
 }

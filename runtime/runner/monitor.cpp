@@ -26,6 +26,27 @@ int64_t resident(const Counters& c) {
   return c.rss < 0 ? -1 : c.rss + std::max<int64_t>(c.swap, 0);
 }
 
+// What the counters tell of it. Nothing else shares this process' anonymous pages, so that its
+// part of them is all of them; of the file's pages it may not be.
+Split split_of(const Counters& c) {
+  Split split;
+  split.pss_anon = c.anonymous;
+  split.swap = c.swap;
+  split.rss = c.rss;
+  return split;
+}
+
+// The moment of the high-water mark, its pages of files being those of the phase's end. With
+// swapped pages they cannot be told apart.
+Split highest(int64_t high_water, const Split& end) {
+  Split split;
+  if (high_water < end.rss || end.pss_anon < 0 || end.swap != 0) return split;
+  split.rss = high_water;
+  split.pss_anon = high_water - (end.rss - end.pss_anon);
+  split.swap = 0;
+  return split;
+}
+
 }  // namespace
 
 Monitor::Monitor(int64_t interval_ms) {
@@ -42,8 +63,9 @@ Monitor::~Monitor() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Monitor::begin() {
+void Monitor::begin(bool files_stay) {
   std::lock_guard<std::mutex> lock(mutex_);
+  files_stay_ = files_stay;
   reset_ = reset_high_water();
   high_water_before_ = read_counters().high_water;
   most_resident_ = -1;
@@ -62,6 +84,7 @@ void Monitor::end(const char* phase) {
   // Without a reset the kernel's mark is of this phase only when it moved in it.
   if (reset_ || counters.high_water > high_water_before_)
     high_water = std::max(high_water, counters.high_water);
+  if (files_stay_ && reset_) take(highest(counters.high_water, split));
   Line("phase")
       .text("phase", phase)
       .real("seconds", seconds)
@@ -79,12 +102,19 @@ void Monitor::sample_forever(std::chrono::milliseconds interval) {
 
 void Monitor::sample() {
   ++samples_;
-  most_resident_ = std::max(most_resident_, resident(read_counters()));
+  const Counters counters = read_counters();
+  most_resident_ = std::max(most_resident_, resident(counters));
+  Split split = split_of(counters);
   const Clock::time_point now = Clock::now();
-  if (now < next_split_) return;
-  const Split split = read_split();
-  const Clock::time_point done = Clock::now();
-  next_split_ = done + kSplitPause * (done - now);
+  if (now >= next_split_) {
+    split = read_split();
+    const Clock::time_point done = Clock::now();
+    next_split_ = done + kSplitPause * (done - now);
+  }
+  take(split);
+}
+
+void Monitor::take(const Split& split) {
   if (split.anonymous() > peak_.anonymous()) peak_ = split;
 }
 

@@ -18,7 +18,9 @@ class Monitor {
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
-  void begin();
+  // `files_stay`: the phase lets go of no page of a file, so that the kernel's high-water mark
+  // tells how much anonymous memory there was, however short it lived.
+  void begin(bool files_stay);
   // Prints the line of the phase that began last.
   void end(const char* phase);
 
@@ -26,11 +28,13 @@ class Monitor {
   using Clock = std::chrono::steady_clock;
   void sample_forever(std::chrono::milliseconds interval);
   void sample();
+  void take(const Split& split);
 
   std::mutex mutex_;  // guards everything below
   std::condition_variable stop_signal_;
   bool stop_ = false;
   bool reset_ = false;  // whether VmHWM began with the phase
+  bool files_stay_ = false;
   int64_t high_water_before_ = -1;
   int64_t most_resident_ = -1;  // largest VmRSS + VmSwap sampled
   Split peak_;

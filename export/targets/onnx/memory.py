@@ -11,10 +11,16 @@ from onekv.quantize.plan import BITS, WeightPlan
 PREFILL = 256
 """Tokens of one call, as `runtime.generate` and the runner make it."""
 
-# The runtime as it is loaded, what its first call adds, a layer's nodes in its structures without
-# and with RoPE, and what the body of stock operators adds to a layer.
-_BASE, _FIRST_CALL = 9_600_000, 2_100_000
-_LAYER, _ROPE_LAYER, _STOCK = 150_000, 245_000, 200_000
+# The runtime as it is loaded, what its first call adds, and what the body of stock operators adds
+# to a layer.
+_BASE, _FIRST_CALL, _STOCK = 9_280_000, 400_000, 200_000
+# A layer's nodes in its structures, by whether there is RoPE and whether the cache is one tensor.
+_LAYER = {
+    (False, True): 164_000,
+    (False, False): 187_000,
+    (True, True): 320_000,
+    (True, False): 260_000,
+}
 # Of every block: its scale unfolded to fp32, the same packed with the integers, and their sum.
 _SCALE, _PACKED_BLOCK = 4, 12
 _EMBEDDING = "embed_tokens.weight"
@@ -28,25 +34,36 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
     """
     prefill = min(PREFILL, options.context)
     stock = options.ops is Ops.STOCK
-    step = Step(
-        prefill,
-        options.context,
-        scores=3 if stock else 0,
-        rows=(2 if spec.rope else 1) if stock else 0,
-        # The activation function and the products around it each give a tensor.
-        hidden=4 if spec.gated_mlp else 3,
-    )
-    layer = (_LAYER if spec.rope is None else _ROPE_LAYER) + (_STOCK if stock else 0)
+    layer = _LAYER[spec.rope is not None, spec.sharing.one_tensor] + (_STOCK if stock else 0)
     tables = 0 if spec.rope is None else options.context * spec.head_dim * 4
     return Footprint(
         stored=weights.bytes + tables + _unfolded(spec, weights),
         mapped=weights.bytes + tables,
         prefill=prefill,
-        activations=activation_bytes(spec, step),
+        activations=_activations(spec, options, weights, prefill),
         runtime=_BASE + _FIRST_CALL + layer * spec.layers,
         activations_kept=False,
         first_call=_FIRST_CALL,
     )
+
+
+def _activations(spec: ModelSpec, options: ExportOptions, weights: WeightPlan, tokens: int) -> int:
+    """The most that one call holds: in a layer, or at the head.
+
+    A float matrix that is also the embedding gives the logits as [tokens, vocabulary], which
+    are copied into their last shape. Every node has a tensor of its own: the norms, the halves
+    of rows, the activation function and the products around it.
+    """
+    stream, hidden = (tokens * width * 4 for width in (spec.hidden_size, spec.ffn_size))
+    row = tokens * spec.kv_heads * spec.head_dim * 4
+    logits = tokens * spec.vocab_size * 4
+    copied = spec.tied_head and _EMBEDDING not in {tensor.name for tensor in weights.rounded}
+    head = 2 * logits if copied else logits + stream
+    layer = 6 * stream + 3 * hidden + 4 * spec.sharing.cached_tensors * row
+    if options.ops is not Ops.STOCK:
+        return max(head, layer)
+    step = Step(tokens, options.context, scores=3, rows=2 if spec.rope else 1)
+    return max(head, layer, activation_bytes(spec, step))
 
 
 def _unfolded(spec: ModelSpec, weights: WeightPlan) -> int:
