@@ -18,10 +18,7 @@ from tests.targets.executorch.conftest import CONTEXT, Lowered, slow
 
 SHARED = LLAMA["llama Q-GQA-2"]
 # Both kinds of norm, position, activation and cache; exports take seconds, so the rest is slow.
-KINDS = {
-    name: replace(SPECS[name], layers=1)
-    for name in ("Q-GQA-2", "llama GQA-2", "llama Q-GQA-2, wide heads, biases")
-}
+KINDS = {name: replace(SPECS[name], layers=1) for name in ("Q-GQA-2", "llama GQA-2")}
 CACHES = {Number.FP16: 2e-3, Number.INT8: 2e-2, Number.INT4: 2e-1}
 
 
