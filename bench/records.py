@@ -7,12 +7,8 @@ are refused. A figure that a device does not tell is null, never 0. Bytes and se
 from __future__ import annotations
 
 import enum
-import json
-import os
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -23,11 +19,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     field_validator,
 )
-
-from onekv.errors import OnekvError
 
 SCHEMA_VERSION: Literal[1] = 1
 _LONGEST_TEXT = 200
@@ -312,50 +305,3 @@ class Iteration(_Record):
     def phase(self, phase: Phase) -> PhaseRecord | None:
         """That phase, if it was reached."""
         return next((entry for entry in self.phases if entry.phase is phase), None)
-
-
-def append(file: IO[str], record: Iteration) -> None:
-    """Write one line and see it to the disk, so that nothing measured is lost."""
-    file.write(record.model_dump_json() + "\n")
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def read_records(path: Path) -> Iterator[Iteration]:
-    """The records of a result file. A last line that was cut off is left out.
-
-    Raises:
-        OnekvError: the file cannot be read, or a line is no record of this schema version.
-    """
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise OnekvError(
-            f"{path} cannot be read: {error.strerror}", "Give a file of `onekv bench`."
-        ) from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or (number == len(lines) and not line.endswith(b"\n")):
-            continue
-        yield _parse(path, number, line)
-
-
-def _parse(path: Path, number: int, line: bytes) -> Iteration:
-    try:
-        version = json.loads(line).get("schema_version")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise OnekvError(
-            f"{path}:{number} is not a JSON object", "Give a file of `onekv bench`."
-        ) from error
-    if version != SCHEMA_VERSION:
-        raise OnekvError(
-            f"{path}:{number} has schema version {version!r}, this onekv reads {SCHEMA_VERSION}",
-            "Measure again, or use the onekv that wrote it.",
-        )
-    try:
-        return Iteration.model_validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole line"
-        raise OnekvError(
-            f"{path}:{number} is not a record: {place}: {first['msg']}", "Measure again."
-        ) from error

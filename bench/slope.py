@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onekv.bench.planned import PAGE
 from onekv.bench.records import BundleInfo, Iteration, Phase, Purpose
 from onekv.bench.suite import SuiteOptions
 from onekv.errors import UsageError
+from onekv.export.plan import MemoryPlan
 
 _POINTS = 5
 _REPETITIONS = 3
-# Every prefill step has this length, so that activations are the same at all depths, and so many
-# rows of floats fill whole pages of 16 KiB from a head_dim of 64 on.
+# The longest prefill step, the prompt and what is decoded: the same at all depths.
 _STEP = 64
 
 
@@ -35,24 +37,35 @@ class Slope:
         return None if self.planned is None else self.bytes_per_token / self.planned - 1
 
 
-def slope_options(context: int, base: SuiteOptions) -> SuiteOptions:
+def piece_bytes(plan: MemoryPlan) -> float:
+    """Bytes that a token adds to each place of memory where its rows lie."""
+    return plan.cache_per_token / plan.cache_pieces
+
+
+def slope_options(context: int, base: SuiteOptions, piece: float) -> SuiteOptions:
     """`base` with depths that spread over a context, everything else being equal at each.
+
+    At each the rows, `piece` bytes of a token in one place, end where a page does: half-filled
+    pages would be counted as rows.
 
     Raises:
         UsageError: the context is too short to tell a slope.
     """
-    # The last of the decoded tokens is never fed: one step decoded beside the prompt's one.
-    most = context // _STEP - 2
-    if most < 2:
+    # The last of the decoded tokens is never fed.
+    shortest = 2 * _STEP
+    first, last = math.ceil(shortest * piece / PAGE), int(context * piece // PAGE)
+    ends = [int(page * PAGE // piece) for page in range(first, last + 1)]
+    ends = [end for end in ends if end >= shortest]
+    if context < 2 * shortest or len(ends) < 2:
         raise UsageError(
             f"a context of {context} tokens is too short for a slope",
             f"Export with a --context of {4 * _STEP} or more.",
         )
-    depths = np.unique(np.linspace(0, most, _POINTS).astype(int)) * _STEP
+    chosen = np.unique(np.linspace(0, len(ends) - 1, _POINTS).astype(int))
     return replace(
         base,
         purpose=Purpose.SLOPE,
-        depths=tuple(depths.tolist()),
+        depths=tuple(ends[place] - shortest for place in chosen),
         prompt_tokens=_STEP,
         decode_tokens=_STEP + 1,
         chunk=_STEP,

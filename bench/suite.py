@@ -13,19 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from onekv.bench.devices.base import Device, DeviceError, Ending, Job
+from onekv.bench.devices.base import Device, DeviceError, Job
+from onekv.bench.outcome import failed_record, finish, measured
 from onekv.bench.planned import planned_memory
-from onekv.bench.plausible import implausible
+from onekv.bench.record_file import append, read_records
 from onekv.bench.records import (
     BundleInfo,
     DeviceInfo,
     ErrorKind,
-    Failure,
     Iteration,
     Options,
     Purpose,
-    append,
-    read_records,
 )
 from onekv.bench.run_output import RunOutput, parse_output
 from onekv.bench.token_check import Expected, expected_tokens
@@ -206,18 +204,18 @@ class _Suite:
         try:
             ending = self.device.run(self._job(turn))
             # A device that goes away only now has been measured nevertheless.
-            begun = _finish(begun, turn.subject, ending, parse_output(self.device.pull()))
+            begun = finish(begun, turn.subject.expected, ending, parse_output(self.device.pull()))
             record = begun.model_copy(update={"after": self.device.state()})
         except DeviceError as error:
-            append(file, _failed(begun, error.kind, error.message))
+            append(file, failed_record(begun, error.kind, error.message))
             raise
         except KeyboardInterrupt:
             # What was measured until then is still told by the runner's own file.
             output = RunOutput()
             with suppress(OnekvError, OSError):
                 output = parse_output(self.device.pull())
-            partial = begun.model_copy(update=_measured(output))
-            append(file, _failed(partial, ErrorKind.INTERRUPTED, "interrupted"))
+            partial = begun.model_copy(update=measured(output))
+            append(file, failed_record(partial, ErrorKind.INTERRUPTED, "interrupted"))
             raise
         append(file, record)
         return record
@@ -261,41 +259,6 @@ def synthetic_tokens(count: int, vocabulary: int) -> tuple[int, ...]:
     seed = hashlib.sha256(f"{vocabulary}".encode()).digest()
     generator = random.Random(seed)
     return tuple(generator.randrange(vocabulary) for _ in range(count))
-
-
-def _measured(output: RunOutput) -> dict[str, object]:
-    return {"runner": output.runner, "phases": tuple(output.phases), "speed": output.speed}
-
-
-def _finish(begun: Iteration, subject: Subject, ending: Ending, output: RunOutput) -> Iteration:
-    """The record of a process that ended, whatever its end was."""
-    measured = _measured(output)
-    if output.chosen is not None:
-        measured["check"] = subject.expected.judge(output.chosen)
-    record = begun.model_copy(update=measured)
-    failure = ending.failure or output.error or _fault(record, ending, output)
-    return record.model_copy(update={"error": failure})
-
-
-def _fault(record: Iteration, ending: Ending, output: RunOutput) -> Failure | None:
-    """What is wrong with a run that nobody called a failure."""
-    if ending.code != 0 or not output.ended:
-        return Failure(
-            kind=ErrorKind.CRASH, message=f"ended with {ending.code} and without a last line"
-        )
-    check = record.check
-    if check is None or not check.passed:
-        counts = "" if check is None else f": {check.equal} of {check.compared} are equal"
-        return Failure(
-            kind=ErrorKind.WRONG_TOKENS, message=f"not the tokens of the parity record{counts}"
-        )
-    if reason := implausible(record):
-        return Failure(kind=ErrorKind.IMPLAUSIBLE, message=reason)
-    return None
-
-
-def _failed(record: Iteration, kind: ErrorKind, message: str) -> Iteration:
-    return record.model_copy(update={"error": Failure(kind=kind, message=message)})
 
 
 def _check_room(subjects: Sequence[Subject], options: SuiteOptions) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onekv.bench.records import Iteration, read_records
+from onekv.bench.record_file import read_records
+from onekv.bench.records import Iteration
 from onekv.bench.report.build import Report, build_report
 from onekv.bench.report.tables import comma_separated, markdown
 from onekv.errors import OnekvError, UsageError

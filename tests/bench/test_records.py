@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from onekv.bench.record_file import append, read_records
 from onekv.bench.records import (
     DeviceInfo,
     DeviceKind,
     Iteration,
     MemorySplit,
     Phase,
-    append,
-    read_records,
 )
 from onekv.bench.schema import SCHEMA, schema_text
 from onekv.errors import OnekvError

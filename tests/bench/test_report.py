@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from onekv.bench.records import Iteration, append
+from onekv.bench.record_file import append
+from onekv.bench.records import Iteration
 from onekv.bench.report.build import build_report
 from onekv.bench.report.charts import Band, Bar, Line, bar_chart, line_chart, spread_chart
 from onekv.bench.report.page import write_report

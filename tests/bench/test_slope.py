@@ -34,17 +34,21 @@ def test_a_run_with_wrong_tokens_or_of_another_purpose_is_no_point() -> None:
     assert fit_slopes(points[:1]) == []
 
 
-@pytest.mark.parametrize("context", [256, 512, 2048, 8192])
-def test_depths_fill_whole_pages_and_spread_to_the_end(context: int) -> None:
-    options = slope_options(context, SuiteOptions())
+@pytest.mark.parametrize("piece", [18, 36, 68, 128, 256])
+@pytest.mark.parametrize("context", [512, 2048, 8192])
+def test_depths_fill_whole_pages_and_spread_to_the_end(context: int, piece: int) -> None:
+    options = slope_options(context, SuiteOptions(), piece)
     ends = [options.at(depth).tokens for depth in options.depths]
-    assert all(end % 64 == 0 for end in ends)
-    assert ends[0] == 128 and ends[-1] == context
-    assert len(ends) >= 3
-    assert options.chunk == options.prompt_tokens, "every prefill step is of one length"
+    assert all(-(end * piece) % 4096 < piece for end in ends), "the last page is full"
+    page = 4096 / piece
+    assert ends[0] < 128 + page and ends[-1] > context - page - 1
+    assert 2 <= len(ends) <= 5 and max(ends) <= context
+    assert options.chunk == options.prompt_tokens, "no prefill step is longer than the prompt's"
     assert options.purpose is Purpose.SLOPE
 
 
 def test_a_context_too_short_for_a_line_is_refused() -> None:
     with pytest.raises(UsageError, match="too short"):
-        slope_options(255, SuiteOptions())
+        slope_options(255, SuiteOptions(), 256)
+    with pytest.raises(UsageError, match="too short"):
+        slope_options(300, SuiteOptions(), 18)

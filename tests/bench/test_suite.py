@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 
 from onekv.bench.devices.base import DeviceError, Ending, Job
 from onekv.bench.devices.host import HostDevice
-from onekv.bench.records import DeviceKind, ErrorKind, Failure, Iteration, Phase, read_records
+from onekv.bench.record_file import read_records
+from onekv.bench.records import DeviceKind, ErrorKind, Failure, Iteration, Phase
 from onekv.bench.suite import run_suite, synthetic_tokens
 from onekv.errors import BundleError, OnekvError, UsageError
 from onekv.export.bundle import Bundle, describe_files, open_bundle, write_manifest

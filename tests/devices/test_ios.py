@@ -12,7 +12,8 @@ import pytest
 from onekv.bench.devices.base import DeviceError
 from onekv.bench.devices.devicectl import Devicectl, choose_udid, jetsam_reason, signal_of
 from onekv.bench.devices.ios import IOSDevice
-from onekv.bench.records import DeviceKind, ErrorKind, read_records
+from onekv.bench.record_file import read_records
+from onekv.bench.records import DeviceKind, ErrorKind
 from onekv.bench.suite import SuiteOptions, run_suite
 from onekv.errors import UsageError
 from onekv.export.bundle import Bundle

@@ -9,7 +9,8 @@ import pytest
 
 from onekv.bench.devices.android import Programs
 from onekv.bench.devices.base import DeviceError
-from onekv.bench.records import DeviceKind, ErrorKind, read_records
+from onekv.bench.record_file import read_records
+from onekv.bench.records import DeviceKind, ErrorKind
 from onekv.bench.suite import SuiteOptions, run_suite
 from onekv.export.bundle import Bundle
 from tests.devices.adbd import Phone

@@ -43,10 +43,11 @@ def bench(
 ) -> None:
     """Measure bundles on a device: time and memory by phase, every iteration kept."""
     from onekv.bench.devices.open import open_device
-    from onekv.bench.slope import fit_slopes, slope_options
+    from onekv.bench.slope import fit_slopes, piece_bytes, slope_options
     from onekv.bench.suite import SuiteOptions, run_suite
     from onekv.bench.tables import phase_table, series_line, slope_table, speed_table
     from onekv.export.bundle import open_bundle
+    from onekv.export.plan import plan_process
 
     opened = [open_bundle(bundle) for bundle in bundles]
     options = SuiteOptions(
@@ -62,7 +63,8 @@ def bench(
     )
     if slope:
         context = min(bundle.manifest.options.context for bundle in opened)
-        options = slope_options(context, options)
+        plans = [plan_process(b.manifest.model, b.manifest.options) for b in opened]
+        options = slope_options(context, options, min(piece_bytes(plan) for plan in plans))
 
     def report(record: Iteration, done: int, total: int) -> None:
         typer.echo(f"[{done}/{total}] {series_line(record)}", err=True)
