@@ -1,9 +1,9 @@
 // One call: check, split into pieces, append, compute the pieces on threads, merge.
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
 #include <new>
 
+#include "memory.h"
 #include "problem.h"
 #include "records.h"
 
@@ -180,9 +180,8 @@ void work(void* context, int worker) {
 
 onekv_status run_pieces(Run& run) {
   const onekv_attend_args& a = *run.problem.args;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 64, static_cast<size_t>(run.bytes()))) return ONEKV_NO_MEMORY;
-  run.memory = static_cast<char*>(memory);
+  run.memory = take_memory(run.bytes());
+  if (!run.memory) return ONEKV_NO_MEMORY;
   for (int64_t i = 0; i < run.cut.groups(run.problem); ++i) {
     new (run.unfinished(i)) std::atomic<int>(run.cut.chunks);
   }
@@ -193,7 +192,7 @@ onekv_status run_pieces(Run& run) {
   } else {
     run_on_pool(run.workers, work, &run);
   }
-  std::free(memory);
+  give_back(run.memory);
   return ONEKV_OK;
 }
 

@@ -57,28 +57,30 @@ static inline void add_quads(__m512i total, int j, float step, float alpha, floa
   }
 }
 
-// Half (vectors 2 Half and 2 Half + 1) of 64 dimensions of rows, for Queries queries.
-template <int Queries, int Half, bool Fine>
+// Vectors [First, First + Vectors) of 64 dimensions of rows, for Queries queries.
+template <int Queries, int First, int Vectors, bool Fine>
 static void add_integer_block(const uint8_t* rows, int64_t stride, int count,
                               const IntegerWeights<Fine>& w, int m, const float* alpha, float* out,
                               int out_stride, Lines ahead) {
   constexpr int weight_stride = IntegerWeights<Fine>::kStride;
-  __m512i high[Queries][2] = {}, low[Queries][2] = {};
-  auto unpack8 = [](__m512i a, __m512i b) {
-    return Half ? _mm512_unpackhi_epi8(a, b) : _mm512_unpacklo_epi8(a, b);
-  };
+  __m512i high[Queries][Vectors] = {}, low[Queries][Vectors] = {};
   auto add = [&](int t, const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
     ahead.ask();
-    __m512i ab = unpack8(_mm512_loadu_si512(a), _mm512_loadu_si512(b));
-    __m512i cd = unpack8(_mm512_loadu_si512(c), _mm512_loadu_si512(d));
-    __m512i quads[2] = {_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd)};
+    __m512i ra = load<__m512i>(a), rb = load<__m512i>(b), rc = load<__m512i>(c);
+    __m512i rd = load<__m512i>(d), quads[Vectors];
+    for (int j = 0; j < Vectors; j += 2) {
+      bool upper = First + j == 2;
+      __m512i ab = upper ? _mm512_unpackhi_epi8(ra, rb) : _mm512_unpacklo_epi8(ra, rb);
+      __m512i cd = upper ? _mm512_unpackhi_epi8(rc, rd) : _mm512_unpacklo_epi8(rc, rd);
+      quads[j] = _mm512_unpacklo_epi16(ab, cd), quads[j + 1] = _mm512_unpackhi_epi16(ab, cd);
+    }
     for (int q = 0; q < Queries; ++q) {
       int at = (m + q) * weight_stride + t;
       __m512i first = _mm512_set1_epi32(load<int32_t>(w.high + at));
-      for (int j = 0; j < 2; ++j) high[q][j] = _mm512_dpbusd_epi32(high[q][j], first, quads[j]);
+      for (int j = 0; j < Vectors; ++j) high[q][j] = _mm512_dpbusd_epi32(high[q][j], first, quads[j]);
       if (!Fine) continue;
       __m512i second = _mm512_set1_epi32(load<int32_t>(w.low + at));
-      for (int j = 0; j < 2; ++j) low[q][j] = _mm512_dpbusd_epi32(low[q][j], second, quads[j]);
+      for (int j = 0; j < Vectors; ++j) low[q][j] = _mm512_dpbusd_epi32(low[q][j], second, quads[j]);
     }
   };
   int t = 0;
@@ -89,33 +91,32 @@ static void add_integer_block(const uint8_t* rows, int64_t stride, int count,
   auto row = [&](int i) { return rows + (t + i < count ? i : count - 1 - t) * stride; };
   if (t < count) add(t, row(0), row(1), row(2), row(3));
   for (int q = 0; q < Queries; ++q) {
-    for (int j = 0; j < 2; ++j) {
+    for (int j = 0; j < Vectors; ++j) {
       __m512i total = Fine ? _mm512_add_epi32(_mm512_slli_epi32(high[q][j], 8), low[q][j]) : high[q][j];
-      add_quads(total, 2 * Half + j, w.step[m + q], alpha[q], out + int64_t{q} * out_stride);
+      add_quads(total, First + j, w.step[m + q], alpha[q], out + int64_t{q} * out_stride);
     }
   }
 }
 
+// As many vectors at once as registers hold sums: all four for up to two queries.
 template <bool Fine>
 static inline void add_integer_rows(const uint8_t* rows, int64_t stride, int count, int dims,
                                     const IntegerWeights<Fine>& w, const float* alpha, int queries,
                                     float* out, int out_stride, Ahead& ahead) {
-  int64_t share = ahead.bytes / (int64_t{queries + 3} / 4 * (dims / 64) * 2);
-  int64_t steps = (count + 3) / 4;
+  int64_t calls = int64_t{queries / 4 * 2 + (queries % 4 + 1) / 2} * (dims / 64);
+  int64_t share = ahead.bytes / calls, steps = (count + 3) / 4;
   for (int d = 0; d < dims; d += 64) {
-    for (int m = 0; m < queries;) {
-      int taken = queries - m >= 4 ? 4 : queries - m >= 2 ? 2 : 1;
-      auto first = taken == 4   ? add_integer_block<4, 0, Fine>
-                   : taken == 2 ? add_integer_block<2, 0, Fine>
-                                : add_integer_block<1, 0, Fine>;
-      auto second = taken == 4   ? add_integer_block<4, 1, Fine>
-                    : taken == 2 ? add_integer_block<2, 1, Fine>
-                                 : add_integer_block<1, 1, Fine>;
-      float* to = out + int64_t{m} * out_stride + d;
-      first(rows + d, stride, count, w, m, alpha + m, to, out_stride, ahead.take(share, steps));
-      second(rows + d, stride, count, w, m, alpha + m, to, out_stride, ahead.take(share, steps));
-      m += taken;
+    auto add = [&](auto block, int m) {
+      block(rows + d, stride, count, w, m, alpha + m, out + int64_t{m} * out_stride + d, out_stride,
+            ahead.take(share, steps));
+    };
+    int m = 0;
+    for (; m + 4 <= queries; m += 4) {
+      add(add_integer_block<4, 0, 2, Fine>, m);
+      add(add_integer_block<4, 2, 2, Fine>, m);
     }
+    for (; m + 2 <= queries; m += 2) add(add_integer_block<2, 0, 4, Fine>, m);
+    if (m < queries) add(add_integer_block<1, 0, 4, Fine>, m);
   }
 }
 
