@@ -7,6 +7,7 @@ import importlib.util
 import torch
 
 from onekv.bench.kernel.contest import Shape, Step
+from onekv.runtime.quiet import quiet
 
 
 def torch_steps(shape: Shape) -> list[Step]:
@@ -36,7 +37,8 @@ def executorch_steps(shape: Shape) -> list[Step]:
     Its threads are those of the process: as many as the machine has. The result is valid for
     2 threads on a machine of two, or for 1 where the process is pinned.
     """
-    from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
+    with quiet():
+        from executorch.extension.llm.custom_ops import custom_ops  # noqa: F401
 
     q = torch.randn(1, shape.new_tokens, shape.heads, shape.head_dim)
     new = torch.randn(1, shape.new_tokens, shape.kv_heads, shape.head_dim)
