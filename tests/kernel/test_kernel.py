@@ -57,7 +57,7 @@ def test_new_rows_are_stored_as_the_codec_defines(form: RowFormat, call: Call) -
         assert torch.equal(old[:, :, other].view(torch.uint8), new[:, :, other].view(torch.uint8))
 
 
-@every_isa
+@pytest.mark.parametrize("isa", [0, kernel.BEST_ISA], ids=["plain", "best"])
 @given(call=calls(position=1100, activations=torch.float32))
 def test_thread_count_changes_nothing(isa: int, call: Call) -> None:
     inputs = Inputs(call, RowFormat.INT8)
