@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from onekv.errors import UsageError
 from onekv.export.checkpoints import open_checkpoint
 from onekv.export.model.decoder import build_decoder
 from onekv.export.model.session import DecoderSession
@@ -61,7 +62,10 @@ def measure(model: Path, text: Path, window: int, limit: int) -> list[Row]:
     checkpoint = open_checkpoint(model)
     spec = checkpoint.spec
     state = {name: tensor.float() for name, tensor in checkpoint.load().items()}
-    tokens = load_tokenizer(model).encode(read_text(text)).ids[:limit]
+    tokenizer = checkpoint.tokenizer_dir
+    if tokenizer is None:
+        raise UsageError(f"{model} has no tokenizer", "Put its tokenizer.json beside it.")
+    tokens = load_tokenizer(tokenizer).encode(read_text(text)).ids[:limit]
     parts = 2 if spec.sharing.one_tensor else 1
     forms = foldings(spec, state)
     asked = [(form, number) for form in forms for number in (Number.INT8, Number.INT4)]

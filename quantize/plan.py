@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from math import prod
 
@@ -53,7 +53,8 @@ class IntegerRules:
     """How a target stores integer weights.
 
     `groups` are the numbers of columns that may share a scale; a format without an entry has
-    one scale per row. `int4_group` is the default for int4, None for one scale per row.
+    one scale per row. `int4_group` is the default for int4, None for one scale per row;
+    `int8_group` is it for int8, in matrices whose columns it divides.
     `column_multiple` divides the columns of every rounded matrix. `kept` is the format of what
     stays a float. `own_tool`: the target rounds by itself, in one format for all matrices.
     `rounds_activations`: its products take activations rounded to 8 bits per token.
@@ -63,6 +64,7 @@ class IntegerRules:
         default_factory=lambda: {Number.INT4: (32, 64, 128, 256)}
     )
     int4_group: int | None = 32
+    int8_group: int | None = None
     column_multiple: int = 1
     kept: Number = Number.FP32
     own_tool: bool = False
@@ -172,6 +174,9 @@ def plan_weights(
     kept = rules.kept if number in ROUNDED else number
     matrices = list(_matrices(shapes))
     asked = dict.fromkeys(matrices, Override("*", number, group))
+    if number is Number.INT4:
+        # int8 beside int4 keeps a scale per row, which every target can store.
+        rules = replace(rules, int8_group=None)
     if number is Number.INT4 and not rules.own_tool:
         asked |= {name: Override(name, Number.INT8) for name in matrices if name == _head(shapes)}
     for override in overrides:
@@ -237,8 +242,8 @@ def _tensor(name: str, shape: Shape, asked: Override, rules: IntegerRules) -> Te
 def _group(name: str, columns: int, asked: Override, rules: IntegerRules) -> int:
     """The columns that share a scale."""
     group = asked.group
-    if group is None and asked.number is Number.INT4:
-        group = rules.int4_group
+    if group is None:
+        group = rules.int4_group if asked.number is Number.INT4 else _int8_group(columns, rules)
     if group is None:
         return columns
     known = rules.groups.get(asked.number, ())
@@ -259,6 +264,11 @@ def _group(name: str, columns: int, asked: Override, rules: IntegerRules) -> int
             + f": --override '{_stem(name)}={form}'.",
         )
     return group
+
+
+def _int8_group(columns: int, rules: IntegerRules) -> int | None:
+    group = rules.int8_group
+    return None if group is None or columns % group else group
 
 
 def _common_name(tensors: Sequence[TensorPlan]) -> str:

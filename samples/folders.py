@@ -1,10 +1,13 @@
-"""Hugging Face folders of the sample models."""
+"""Folders of the sample models: Hugging Face's form, or the form of the paper's checkpoints."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer
 
 from onekv.export.checkpoints.base import Checkpoint
@@ -47,3 +50,44 @@ def write_model(folder: Path, decoder: Decoder, tokenizer_dir: Path) -> None:
         _find_tokenizer=lambda: tokenizer_dir,
     )
     convert(checkpoint, folder, force=True)
+
+
+_PAPER_NAMES = {
+    "embed_tokens": "wte",
+    "embed_positions": "wpe",
+    "norm": "ln_f",
+    "input_layernorm": "ln_1",
+    "post_attention_layernorm": "ln_2",
+    "self_attn.q_proj": "attn.c_q",
+    "self_attn.k_proj": "attn.c_k",
+    "self_attn.o_proj": "attn.c_proj",
+    "mlp.up_proj": "mlp.c_fc",
+    "mlp.down_proj": "mlp.c_proj",
+}
+
+
+def write_paper(folder: Path, decoder: Decoder, tokenizer_dir: Path) -> None:
+    """Write a trained decoder with learned positions and shared rows as the paper's code does."""
+    spec = decoder.spec
+    if spec.rope is not None or not spec.sharing.one_tensor:
+        raise ValueError(f"{spec.variant}: the keys written here hold no such model")
+    shutil.copytree(tokenizer_dir, folder, dirs_exist_ok=True)
+    config = {
+        "vocab_size": spec.vocab_size,
+        "n_positions": spec.max_positions,
+        "n_embd": spec.hidden_size,
+        "n_layer": spec.layers,
+        "n_head": spec.heads,
+        "n_inner": spec.ffn_size,
+        "layer_norm_epsilon": spec.norm_eps,
+        "tie_word_embeddings": spec.tied_head,
+    }
+    state = {_paper_name(name): p.detach() for name, p in decoder.named_parameters()}
+    torch.save({"model_state_dict": state, "model_config": config}, folder / "model.pt")
+
+
+def _paper_name(name: str) -> str:
+    stem, part = name.rsplit(".", 1)
+    layer = re.match(r"layers\.(\d+)\.", stem)
+    prefix, rest = ("", stem) if layer is None else (f"h.{layer[1]}.", stem[layer.end() :])
+    return f"{prefix}{_PAPER_NAMES[rest]}.{part}"

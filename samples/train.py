@@ -14,7 +14,7 @@ from torch import Tensor
 from onekv.export.model.session import DecoderSession
 from onekv.quantize.quality import perplexity
 from samples.corpus import load_corpus
-from samples.folders import write_model, write_tokenizer
+from samples.folders import write_model, write_paper, write_tokenizer
 from samples.recipe import (
     CONFIGURATIONS,
     SEEDS,
@@ -90,6 +90,8 @@ def run(
     print(label, f"validation perplexity {found:.3f}", flush=True)
     if name in SHIPPED:
         write_model(result.with_suffix(""), decoder, work / TOKENIZER)
+    if name in WITHOUT_ROPE:
+        write_paper(result.with_suffix(""), decoder, work / TOKENIZER)
     parameters = sum(p.numel() for p in decoder.parameters())
     record = {"name": name, "seed": seed, "tokens": tokens}
     result.write_text(json.dumps({**record, "parameters": parameters, "perplexity": found}))

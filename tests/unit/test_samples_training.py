@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from onekv.export.checkpoints import open_checkpoint
 from onekv.export.model.decoder import Decoder
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec, Sharing
 from onekv.quantize.quality import perplexity
 from samples.corpus import HELD_OUT, clean, load_corpus, split
-from samples.recipe import CONFIGURATIONS, Recipe
+from samples.folders import write_paper, write_tokenizer
+from samples.recipe import CONFIGURATIONS, WITHOUT_ROPE, Recipe
 from samples.table import cache_kb_per_token, results_table
 from samples.training import batch_at, learning_rate, new_decoder, train
 from samples.vocabulary import encode_works, train_tokenizer
@@ -142,3 +144,15 @@ def test_one_tensor_halves_the_cache() -> None:
     assert cache_kb_per_token("tiny-qkv") == 2.0
     assert cache_kb_per_token("tiny") == 1.0
     assert cache_kb_per_token("tiny-mqa") == 0.5
+
+
+def test_a_model_without_rope_is_read_back_as_the_papers(tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    write_tokenizer(tokenizer, train_tokenizer(["to be or not to be"], 300), 512)
+    decoder = new_decoder(WITHOUT_ROPE["tiny-paper"], seed=0)
+    write_paper(tmp_path / "model", decoder, tokenizer)
+    checkpoint = open_checkpoint(tmp_path / "model" / "model.pt")
+    assert checkpoint.spec == decoder.spec
+    read = checkpoint.load()
+    for name, parameter in decoder.named_parameters():
+        assert torch.equal(read[name], parameter), name

@@ -116,6 +116,18 @@ def test_options_carry_group_and_overrides() -> None:
     assert found["layers.1.mlp.up_proj"] == ("int4", 16)
 
 
+def test_int8_in_onnx_has_a_scale_per_32_columns_and_per_row_beside_int4() -> None:
+    for weights, group in ((Number.INT8, 32), (Number.INT4, 64)):
+        options = resolve_options(SPEC, Target.ONNX, Asked(weights=weights))
+        assert forms(plan_weights_of(SPEC, options))["embed_tokens"] == ("int8", group)
+
+
+def test_columns_that_the_default_group_does_not_divide_have_a_scale_per_row() -> None:
+    rules = IntegerRules(groups={Number.INT8: (32,)}, int8_group=32)
+    plan = plan_weights({"a.weight": (64, 80)}, rules, Number.INT8)
+    assert plan.tensors[0].group == 80
+
+
 def test_a_dry_run_lists_every_weight(sample_model: Path) -> None:
     command = [str(Path(sys.executable).with_name("onekv")), "export", str(sample_model)]
     command += ["--weights", "int8", "--override", "layers.0.*=int4", "--dry-run"]

@@ -13,14 +13,17 @@ from onekv.runtime.rows import INT4_GROUP, RowFormat, record_layout
 
 # Block sizes of MatMulNBits and GatherBlockQuantized.
 _BLOCKS = (16, 32, 64, 128, 256)
-# Blocks of a row with one scale: larger ones round activations more coarsely.
-_ROW_BLOCKS = (128, 64, 32, 16)
+# Blocks of a row with one scale: activations are rounded in the same blocks, and in larger ones
+# an outlier takes the steps of more neighbours. Blocks of 16 are slower and buy little more.
+_ROW_BLOCKS = (32, 16)
 
 RULES = TargetRules(
     weights=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
     caches=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
     integers=IntegerRules(
-        groups={Number.INT8: _BLOCKS, Number.INT4: _BLOCKS}, column_multiple=_BLOCKS[0]
+        groups={Number.INT8: _BLOCKS, Number.INT4: _BLOCKS},
+        int8_group=_ROW_BLOCKS[0],
+        column_multiple=_BLOCKS[0],
     ),
     row_parts=2,
     platforms=tuple(Platform),
