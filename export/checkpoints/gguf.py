@@ -1,4 +1,4 @@
-"""Reads a `.gguf` through the readers of transformers and gguf; weights become float32."""
+"""Reads a `.gguf`: its header by itself, its weights through transformers, as float32."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +17,8 @@ import numpy as np
 
 from onekv.errors import CheckpointError, OnekvError
 from onekv.export.checkpoints.base import Checkpoint, check_shapes, token_ids
-from onekv.export.checkpoints.gguf_header import check_header
+from onekv.export.checkpoints.gguf_config import architecture_of, config_of
+from onekv.export.checkpoints.gguf_header import TensorInfo, read_header
 from onekv.export.checkpoints.huggingface import stored_name
 from onekv.export.checkpoints.sharing import prove
 from onekv.export.model.config import spec_from_config
@@ -23,12 +27,18 @@ from onekv.export.model.spec import ModelSpec
 from onekv.runtime.quiet import quiet
 
 if TYPE_CHECKING:
-    from gguf import GGUFReader, ReaderTensor
     from torch import Tensor
-    from transformers import PreTrainedConfig
 
-# The architectures of llama, mistral (which calls itself llama), and qwen2.
-_ARCHITECTURES = ("llama", "qwen2")
+# transformers needs the second to load a GGUF.
+_PACKAGES = ("gguf", "accelerate")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor's bytes, mapped from the file: all dimensions but the last are as they were."""
+
+    info: TensorInfo
+    rows: np.ndarray[Any, Any]
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -39,70 +49,55 @@ def open_gguf(path: Path) -> Checkpoint:
             not read, or needs what transformers' reader leaves out.
         OnekvError: the packages that read GGUF are not installed.
     """
-    check_header(path)
-    reader = _open_reader(path)
-    architecture = _architecture(reader, path.name)
-    config = _config(path)
-    declared = spec_from_config(config.to_dict())
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    _check(declared, architecture, tensors, path.name)
+    _require_packages(path)
+    header = read_header(path)
+    architecture, config = architecture_of(header, path.name), config_of(header, path.name)
+    declared = spec_from_config(config)
+    with _corruption_named(path):
+        data = np.memmap(path, np.uint8, "r")
+        tensors = {name: _cut(data, info, path.name) for name, info in header.tensors.items()}
+    _check(declared, architecture, header.tensors, path.name)
     permuted = architecture == "llama"
     proof = prove(declared, "", lambda layer: _difference(tensors, layer, declared, permuted))
-    begin = token_ids(config.bos_token_id, declared)
+    begin = token_ids(config["bos_token_id"], declared)
     return Checkpoint(
         spec=proof.spec,
         source=path.name,
         format="gguf",
         files=(path,),
-        eos_token_ids=token_ids(config.eos_token_id, declared),
+        eos_token_ids=token_ids(config["eos_token_id"], declared),
         bos_token_id=begin[0] if begin else None,
         sharing_evidence=proof.evidence,
         obstacle=proof.obstacle,
-        _read=lambda: _load(path, config, proof.spec),
+        _read=lambda: _load(path, declared, proof.spec),
         _find_tokenizer=_tokenizer_writer(path),
     )
 
 
-def _open_reader(path: Path) -> GGUFReader:
-    try:
-        import accelerate  # noqa: F401  transformers needs it to load a GGUF
-        from gguf import GGUFReader
-    except ImportError as error:
-        raise OnekvError(
-            f"reading {path.name} needs the package {error.name}", 'pip install "onekv[gguf]"'
-        ) from error
-    with _corruption_named(path):
-        return GGUFReader(path)
+def _require_packages(path: Path) -> None:
+    for name in _PACKAGES:
+        if find_spec(name) is None:
+            raise OnekvError(
+                f"reading {path.name} needs the package {name}", 'pip install "onekv[gguf]"'
+            )
 
 
-def _architecture(reader: GGUFReader, source: str) -> str:
-    field = reader.get_field("general.architecture")
-    name = None if field is None else field.contents()
-    if name not in _ARCHITECTURES:
+def _cut(data: np.ndarray[Any, Any], info: TensorInfo, source: str) -> _Stored:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quant_shape_to_byte_shape
+
+    shape = quant_shape_to_byte_shape(info.shape or (1,), GGMLQuantizationType(info.kind))
+    end = info.start + prod(shape)
+    if end > len(data):
         raise CheckpointError(
-            f"{source} has the architecture {name!r}, which onekv does not read",
-            f"Known architectures: {', '.join(_ARCHITECTURES)}.",
+            f"{source} is truncated: {info.name} ends at byte {end}, the file has {len(data)}",
+            "Copy or download it again.",
         )
-    scaling = reader.get_field(f"{name}.rope.scaling.type")
-    if scaling is not None and scaling.contents() != "none":
-        raise CheckpointError(
-            f"{source} scales its rotary positions ({scaling.contents()}), "
-            "which transformers' GGUF reader leaves out",
-            "Use the model's Hugging Face folder.",
-        )
-    return str(name)
-
-
-def _config(path: Path) -> PreTrainedConfig:
-    from transformers import AutoConfig
-
-    with _corruption_named(path):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    return config
+    return _Stored(info, data[info.start : end].reshape(shape))
 
 
 def _check(
-    spec: ModelSpec, architecture: str, tensors: Mapping[str, ReaderTensor], source: str
+    spec: ModelSpec, architecture: str, tensors: Mapping[str, TensorInfo], source: str
 ) -> None:
     """Every tensor is there: transformers would fill one that is not with random numbers."""
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
@@ -114,20 +109,19 @@ def _check(
         key = stored_name(own, "llama")
         name = names.get_name(key, try_suffixes=(".weight", ".bias"))
         expected[name or key] = shape
-    found = {name: tuple(int(n) for n in reversed(t.shape)) for name, t in tensors.items()}
-    check_shapes(expected, found, source)
+    check_shapes(expected, {name: info.shape for name, info in tensors.items()}, source)
 
 
 def _difference(
-    tensors: Mapping[str, ReaderTensor], layer: int, spec: ModelSpec, permuted: bool
+    tensors: Mapping[str, _Stored], layer: int, spec: ModelSpec, permuted: bool
 ) -> str | None:
     for part in ("weight", "bias"):
         key, value = (tensors.get(f"blk.{layer}.attn_{name}.{part}") for name in ("k", "v"))
         if key is None or value is None:
             continue
-        rows = _unpermuted(key.data, spec.kv_heads) if permuted else key.data
-        if key.tensor_type != value.tensor_type or not np.array_equal(rows, value.data):
-            return f"{value.name} differs from {key.name}"
+        rows = _unpermuted(key.rows, spec.kv_heads) if permuted else key.rows
+        if key.info.kind != value.info.kind or not np.array_equal(rows, value.rows):
+            return f"{value.info.name} differs from {key.info.name}"
     return None
 
 
@@ -137,10 +131,17 @@ def _unpermuted(rows: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
-def _load(path: Path, config: PreTrainedConfig, spec: ModelSpec) -> dict[str, Tensor]:
+def _load(path: Path, declared: ModelSpec, spec: ModelSpec) -> dict[str, Tensor]:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    with _corruption_named(path):
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    if spec_from_config(config.to_dict()) != declared:
+        raise CheckpointError(
+            f"transformers takes the metadata of {path.name} for another model than they describe",
+            "Use the model's Hugging Face folder.",
+        )
     # The reader draws progress bars of its own.
     with _corruption_named(path), redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(
@@ -172,6 +173,8 @@ def _corruption_named(path: Path) -> Iterator[None]:
     try:
         with quiet():
             yield
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(
             f"{path.name} cannot be read: {error or type(error).__name__}",

@@ -1,30 +1,60 @@
-"""Walks a GGUF header, so that no corrupt count sends its reader round for hours.
+"""Reads a GGUF header by itself: sizes are checked first, and vocabularies are walked over.
 
-The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+The reader of the gguf package keeps every string of a vocabulary, which takes seconds, and
+believes every count. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from onekv.errors import CheckpointError
+from onekv.export.model.shapes import Shape
 
-_FIXED_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+Value = int | float | bool | str
+
+_FORMS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f"}
+_FORMS |= {7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 # Vocabularies have a few hundred thousand entries, models a few thousand tensors.
 _MOST_ENTRIES = 2**22
 _MOST_TENSORS = 2**16
 _MOST_DIMS = 4
+# Names have at most 65,535 bytes; longer strings than this are templates and licences.
+_LONGEST_NAME = 2**16 - 1
+_LONGEST_KEPT = 2**12
+_ALIGNMENT = 32
 
 
-def check_header(path: Path) -> None:
-    """Read over the metadata and the tensor list without keeping anything.
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor's shape in torch's order, its number in ggml's list of types, and its first byte."""
+
+    name: str
+    shape: Shape
+    kind: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """values: numbers, flags and short strings by key. lengths: how many entries an array has."""
+
+    values: Mapping[str, Value]
+    lengths: Mapping[str, int]
+    tensors: Mapping[str, TensorInfo]
+
+
+def read_header(path: Path) -> Header:
+    """Read the metadata and the list of tensors; their data stay where they are.
 
     Raises:
-        CheckpointError: they do not fit into the file, or hold a type that does not exist.
+        CheckpointError: they do not fit into the file, hold a type that does not exist, or
+            name something twice.
     """
     with path.open("rb") as file:
         walk = _Walk(path, file, path.stat().st_size)
@@ -33,15 +63,44 @@ def check_header(path: Path) -> None:
         if version not in (2, 3):
             raise walk.corrupt(f"its version is {version}, not 2 or 3")
         tensors, entries = walk.count(_MOST_TENSORS), walk.count(_MOST_TENSORS)
+        values: dict[str, Value] = {}
+        lengths: dict[str, int] = {}
         for _ in range(entries):
-            walk.skip_string()
-            walk.skip_value(walk.number("<I"))
-        for _ in range(tensors):
-            walk.skip_string()
-            dims = walk.number("<I")
-            if dims > _MOST_DIMS:
-                raise walk.corrupt(f"a tensor has {dims} dimensions")
-            walk.skip(8 * dims + 4 + 8)
+            _entry(walk, values, lengths)
+        infos = _tensors(walk, tensors)
+        data = walk.aligned(values.get("general.alignment", _ALIGNMENT))
+    return Header(
+        values,
+        lengths,
+        {n: TensorInfo(n, shape, kind, data + at) for n, (shape, kind, at) in infos.items()},
+    )
+
+
+def _entry(walk: _Walk, values: dict[str, Value], lengths: dict[str, int]) -> None:
+    key, kind = walk.name(), walk.integer("<I")
+    if key in values or key in lengths:
+        raise walk.corrupt(f"it has {key} twice")
+    if kind == _ARRAY:
+        lengths[key] = walk.skip_array(walk.integer("<I"), walk.count(_MOST_ENTRIES))
+        return
+    value = walk.value(kind)
+    if value is not None:
+        values[key] = value
+
+
+def _tensors(walk: _Walk, count: int) -> dict[str, tuple[Shape, int, int]]:
+    """Shape, type, and place behind the header of every tensor."""
+    found: dict[str, tuple[Shape, int, int]] = {}
+    for _ in range(count):
+        name, dims = walk.name(), walk.integer("<I")
+        if dims > _MOST_DIMS:
+            raise walk.corrupt(f"a tensor has {dims} dimensions")
+        if name in found:
+            raise walk.corrupt(f"it has {name} twice")
+        # The fastest dimension comes first in the file.
+        shape = tuple(walk.integer("<Q") for _ in range(dims))[::-1]
+        found[name] = shape, walk.integer("<I"), walk.integer("<Q")
+    return found
 
 
 @dataclass
@@ -52,44 +111,74 @@ class _Walk:
     file: BinaryIO
     size: int
 
-    def number(self, form: str) -> int:
+    def number(self, form: str) -> int | float | bool:
         data = self.file.read(struct.calcsize(form))
         if len(data) < struct.calcsize(form):
             raise self.corrupt("it ends within its header")
-        return int(struct.unpack(form, data)[0])
+        (value,) = struct.unpack(form, data)
+        return value  # type: ignore[no-any-return]
+
+    def integer(self, form: str) -> int:
+        return int(self.number(form))
 
     def count(self, most: int) -> int:
-        value = self.number("<Q")
+        value = self.integer("<Q")
         if value > most:
             raise self.corrupt(f"its header counts {value} entries")
         return value
+
+    def name(self) -> str:
+        length = self.length()
+        if length > _LONGEST_NAME:
+            raise self.corrupt(f"it has a name of {length} bytes")
+        return self.text(length)
+
+    def length(self) -> int:
+        """The length of a string that lies within the file."""
+        length = self.integer("<Q")
+        if length > self.size - self.file.tell():
+            raise self.corrupt("it ends within its header")
+        return length
+
+    def text(self, length: int) -> str:
+        try:
+            return self.file.read(length).decode()
+        except UnicodeDecodeError:
+            raise self.corrupt("its header has text that is not UTF-8") from None
 
     def skip(self, count: int) -> None:
         if count > self.size - self.file.tell():
             raise self.corrupt("it ends within its header")
         self.file.seek(count, 1)
 
-    def skip_string(self) -> None:
-        self.skip(self.number("<Q"))
-
-    def skip_value(self, kind: int) -> None:
-        if kind in _FIXED_BYTES:
-            self.skip(_FIXED_BYTES[kind])
-        elif kind == _STRING:
-            self.skip_string()
-        elif kind == _ARRAY:
-            self._skip_array(self.number("<I"), self.count(_MOST_ENTRIES))
-        else:
+    def value(self, kind: int) -> Value | None:
+        """A number or a string; None for a string that is too long to be kept."""
+        if kind in _FORMS:
+            return self.number(_FORMS[kind])
+        if kind != _STRING:
             raise self.corrupt(f"its header has a value of type {kind}")
+        length = self.length()
+        if length <= _LONGEST_KEPT:
+            return self.text(length)
+        self.skip(length)
+        return None
 
-    def _skip_array(self, kind: int, count: int) -> None:
-        if kind in _FIXED_BYTES:
-            self.skip(count * _FIXED_BYTES[kind])
+    def skip_array(self, kind: int, count: int) -> int:
+        """How many entries the array has that was passed over."""
+        if kind in _FORMS:
+            self.skip(count * struct.calcsize(_FORMS[kind]))
         elif kind == _STRING:
             for _ in range(count):
-                self.skip_string()
+                self.skip(self.integer("<Q"))
         else:
             raise self.corrupt(f"its header has an array of type {kind}")
+        return count
+
+    def aligned(self, alignment: Value) -> int:
+        """Where the data begin behind a header that has been read."""
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise self.corrupt(f"its alignment is {alignment!r}, no power of two")
+        return -(-self.file.tell() // alignment) * alignment
 
     def corrupt(self, why: str) -> CheckpointError:
         return CheckpointError(

@@ -39,8 +39,18 @@ def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
-def write(path: Path, decoder: Decoder, architecture: str = "llama", **extra: str) -> Path:
-    """Write float32 weights; `extra`: more strings, each dot of a key as two underscores."""
+def write(
+    path: Path,
+    decoder: Decoder,
+    architecture: str = "llama",
+    kv_heads: list[int] | None = None,
+    **extra: str,
+) -> Path:
+    """Write float32 weights.
+
+    kv_heads: a list in place of the decoder's number. extra: more strings, each dot of a key as
+    two underscores.
+    """
     spec = decoder.spec
     assert spec.rope is not None
     writer = GGUFWriter(path, architecture)
@@ -49,7 +59,7 @@ def write(path: Path, decoder: Decoder, architecture: str = "llama", **extra: st
     writer.add_embedding_length(spec.hidden_size)
     writer.add_feed_forward_length(spec.ffn_size)
     writer.add_head_count(spec.heads)
-    writer.add_head_count_kv(spec.kv_heads)
+    writer.add_head_count_kv(kv_heads or spec.kv_heads)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
     writer.add_rope_freq_base(spec.rope.theta)
     writer.add_rope_dimension_count(spec.head_dim)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +16,9 @@ from hypothesis import strategies as st
 
 from onekv.errors import CheckpointError
 from onekv.export.checkpoints import open_checkpoint, require_one_tensor
-from onekv.export.checkpoints.gguf_header import check_header
+from onekv.export.checkpoints.gguf_config import config_of
+from onekv.export.checkpoints.gguf_header import read_header
+from onekv.export.model.config import spec_from_config
 from onekv.export.model.decoder import Decoder, build_decoder
 from onekv.export.model.spec import ModelSpec, Sharing
 from tests.builders import gguf
@@ -82,6 +87,45 @@ def test_scaled_rotary_positions_are_refused(tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "changes", "extra"),
+    [
+        ("llama", {}, {}),
+        ("llama", {"tied_head": False, "kv_heads": 4}, {"general__name": "mistral"}),
+        ("qwen2", {"qkv_bias": True}, {"general__name": "another"}),
+    ],
+)
+def test_the_metadata_mean_what_transformers_takes_them_for(
+    architecture: str, changes: dict[str, Any], extra: dict[str, str], tmp_path: Path
+) -> None:
+    decoder = tiny_decoder(replace(SPEC, **changes))
+    path = gguf.write(tmp_path / "m.gguf", decoder, architecture, **extra)
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path, gguf_file="m.gguf").to_dict()
+    ours = config_of(read_header(path), path.name)
+    assert {key: theirs.get(key) for key in ours} == ours | {
+        "rope_theta": theirs.get("rope_theta"),
+    }
+    assert spec_from_config(theirs) == spec_from_config(ours)
+
+
+def test_a_list_with_an_entry_for_each_layer_is_refused(tmp_path: Path) -> None:
+    path = gguf.write(tmp_path / "m.gguf", tiny_decoder(SPEC), kv_heads=[2, 1])
+    with pytest.raises(CheckpointError, match=r"has a list as llama\.attention\.head_count_kv"):
+        open_checkpoint(path)
+
+
+def test_neither_torch_nor_transformers_is_needed_to_know_what_a_file_holds(
+    tmp_path: Path,
+) -> None:
+    path = gguf.write(tmp_path / "m.gguf", tiny_decoder(SPEC))
+    script = (
+        "import sys; from pathlib import Path; from onekv.export.checkpoints import read_spec; "
+        "read_spec(Path(sys.argv[1])); print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, check=True)
+    assert done.stdout.decode().strip() == "set()"
+
+
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     path = gguf.write(tmp_path / "m.gguf", tiny_decoder(replace(SPEC, layers=1)))
     data = path.read_bytes().replace(b"blk.0.ffn_up.weight", b"blk.0.ffn_xp.weight")
@@ -124,7 +168,7 @@ def test_a_changed_header_is_walked_or_refused_and_nothing_else(
     path = tmp_path / "fuzzed.gguf"
     path.write_bytes(data)
     try:
-        check_header(path)
+        read_header(path)
     except CheckpointError as error:
         assert error.message.startswith("fuzzed.gguf is truncated")
 
