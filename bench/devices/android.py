@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from onekv.bench.devices import android_facts as facts
+from onekv.bench.devices import android_gpu as gpu
 from onekv.bench.devices.adb import Adb, last_line, quote
 from onekv.bench.devices.base import (
     DeviceError,
@@ -90,7 +91,8 @@ class AndroidDevice:
         self._write(places.check, token_file(job.check))
         kills = self._oom_kills()
         command = (
-            f"cd {quote(str(FOLDER))} && rm -f output.jsonl errors.txt && echo $$ > pid\n"
+            f"cd {quote(str(FOLDER))} && rm -f output.jsonl errors.txt {gpu.FILES} && "
+            "echo $$ > pid\n"
             f"LD_LIBRARY_PATH={quote(str(FOLDER / 'bin'))} exec "
             f"{quote(*runner_command(job, places))} > output.jsonl 2> errors.txt < /dev/null"
         )
@@ -115,7 +117,7 @@ class AndroidDevice:
         data = local.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:
             raise self._corrupt(remote)
-        return data.decode(errors="replace")
+        return gpu.add_gpu(data.decode(errors="replace"), self._gpu())
 
     def stream_read(self, threads: int | None) -> float | None:
         """Ask any of the runners that are in place."""
@@ -132,9 +134,17 @@ class AndroidDevice:
             return None
         return rate if isinstance(rate, float) and rate > 0 else None
 
+    def _gpu(self) -> dict[str, int]:
+        try:
+            return gpu.parse(self._adb.shell(gpu.read_script(FOLDER)).out)
+        except DeviceError:
+            # What was pulled is kept; the next call says that the phone is gone.
+            return {}
+
     def _places(self, job: Job) -> Places:
         programs = self._programs[job.bundle.path]
         runtime = programs.runtime
+        uses_gpu = job.bundle.manifest.options.profile in gpu.USERS
         return Places(
             runner=self._library(programs.runner),
             model=self._model_folder(job.bundle) / job.bundle.manifest.entry,
@@ -142,6 +152,7 @@ class AndroidDevice:
             check=FOLDER / "check.txt",
             runtime=None if runtime is None else self._library(runtime),
             operators=tuple(self._library(path) for path in programs.operators),
+            at_phase_end=gpu.COMMAND if uses_gpu else None,
         )
 
     def _library(self, path: Path) -> PurePosixPath:

@@ -35,17 +35,28 @@ _STATE = {
 
 def info_script() -> str:
     """A script whose output `parse_info` reads."""
-    return _script(_INFO)
+    return script(_INFO)
 
 
 def state_script() -> str:
     """A script whose output `parse_state` reads."""
-    return _script(_STATE)
+    return script(_STATE)
+
+
+def script(commands: Mapping[str, str]) -> str:
+    """A script that runs all of them; `said` takes its output apart."""
+    return "\n".join(f"echo {_MARK} {name}; {what} 2>/dev/null" for name, what in commands.items())
+
+
+def said(text: str) -> dict[str, str]:
+    """What each command of a script said, those left out that said nothing."""
+    pieces = re.split(rf"^{_MARK} (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: words.strip() for name, words in zip(pieces[::2], pieces[1::2]) if words.strip()}
 
 
 def parse_info(serial: str, text: str) -> DeviceInfo:
     """What the phone is; null for what it does not say."""
-    parts = _parts(text)
+    parts = said(text)
     release = parts.get("release")
     return DeviceInfo(
         kind=DeviceKind.ANDROID,
@@ -62,7 +73,7 @@ def parse_info(serial: str, text: str) -> DeviceInfo:
 
 def parse_state(text: str) -> DeviceState:
     """How the phone is now; null for what it does not say."""
-    parts = _parts(text)
+    parts = said(text)
     battery, power = parts.get("battery", ""), parts.get("power", "")
     level = _number(r"^\s*level: (\d{1,3})$", battery)
     status = _number(r"^\s*status: (\d)$", battery)
@@ -76,16 +87,6 @@ def parse_state(text: str) -> DeviceState:
         screen_on=None if awake is None else awake[1] == "Awake",
         memory_available=_kibibytes("MemAvailable", parts),
     )
-
-
-def gpu_bytes(meminfo: str) -> int | None:
-    """GPU memory of a process by `dumpsys meminfo PID`; None where the phone does not tell.
-
-    A driver whose accounting is missing reports 0.
-    """
-    rows = re.findall(r"^\s*(?:GL|EGL|Other) mtrack\s+(\d{1,12})\b", meminfo, re.MULTILINE)
-    total = sum(map(int, rows)) * 1024
-    return total or None
 
 
 def kill_line(log: str, pid: int) -> str | None:
@@ -104,15 +105,6 @@ def crash_line(log: str, pid: int) -> str | None:
 def _line(log: str, pattern: str) -> str | None:
     found = re.findall(rf"^.*{pattern}.*$", log, re.MULTILINE)
     return found[-1].strip() if found else None
-
-
-def _script(commands: Mapping[str, str]) -> str:
-    return "\n".join(f"echo {_MARK} {name}; {what} 2>/dev/null" for name, what in commands.items())
-
-
-def _parts(text: str) -> dict[str, str]:
-    pieces = re.split(rf"^{_MARK} (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return {name: said.strip() for name, said in zip(pieces[::2], pieces[1::2]) if said.strip()}
 
 
 def _number(pattern: str, text: str | None) -> int | None:

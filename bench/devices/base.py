@@ -70,7 +70,10 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class Places:
-    """Paths on the device. runtime: libonnxruntime, for ONNX bundles alone."""
+    """Paths on the device. runtime: libonnxruntime, for ONNX bundles alone.
+
+    at_phase_end: a command of the device's shell that the runner calls after each phase.
+    """
 
     runner: PurePath
     model: PurePath
@@ -78,6 +81,7 @@ class Places:
     check: PurePath
     runtime: PurePath | None = None
     operators: tuple[PurePath, ...] = ()
+    at_phase_end: str | None = None
 
 
 def runner_command(job: Job, places: Places) -> list[str]:
@@ -95,6 +99,8 @@ def runner_command(job: Job, places: Places) -> list[str]:
         command += ["--check", places.check, "--check-prompt", str(job.check_prompt)]
     if places.runtime is not None:
         command += ["--runtime", places.runtime, *_prepack(job.bundle)]
+    if places.at_phase_end is not None:
+        command += ["--at-phase-end", places.at_phase_end]
     for library in places.operators:
         command += ["--operators", library]
     return [str(part) for part in command]

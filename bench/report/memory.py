@@ -97,9 +97,15 @@ def _split(series: Series, phase: Phase) -> tuple[float | None, ...]:
     return (
         of("phys_footprint") if anonymous is None else anonymous,
         of("swap"),
-        of("gpu"),
+        series.of_phase(phase, _gpu),
         of("pss_file"),
     )
+
+
+def _gpu(entry: PhaseRecord) -> int | None:
+    """Devices tell it at the end of a phase alone, or with every sample."""
+    seen = [m.gpu for m in (entry.peak, entry.end) if m is not None and m.gpu is not None]
+    return max(seen, default=None)
 
 
 def _fullest(entry: PhaseRecord) -> MemorySplit:

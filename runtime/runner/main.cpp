@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <thread>
@@ -99,16 +100,26 @@ std::vector<int64_t> decode(Model& model, const Request& request, const Options&
   return tokens;
 }
 
+// Prints the phase's line; the command that follows is in no phase's time.
+void end_phase(Monitor& monitor, const char* phase, const Options& options) {
+  monitor.end(phase);
+  if (options.at_phase_end.empty()) return;
+  const std::string about = "ONEKV_PID=" + std::to_string(getpid()) + " ONEKV_PHASE=" + phase;
+  if (std::system((about + "; " + options.at_phase_end).c_str()) != 0) {
+    // A command that tells nothing costs its own figure, not the run's.
+  }
+}
+
 void run(const Options& options) {
   Request request = read_request(options);
   print_start(open_runtime(options), options);
   Monitor monitor(options.sample_ms);
   monitor.begin(true);
-  monitor.end("baseline");
+  end_phase(monitor, "baseline", options);
 
   monitor.begin(false);
   std::unique_ptr<Model> model = load_model(options);
-  monitor.end("loaded");
+  end_phase(monitor, "loaded", options);
   print_model(*model);
   check_request(*model, request, options);
   if (!options.ignore_eos) {
@@ -124,13 +135,13 @@ void run(const Options& options) {
   const float* logits = prefill(*model, request.prompt, options.depth, prompt, options.chunk);
   const int64_t first = greedy(logits, model->vocabulary());
   timings.first_token = seconds_since(begin);
-  monitor.end("prefill");
+  end_phase(monitor, "prefill", options);
   // Not to be counted as the decode's.
   model->release_logits();
 
   monitor.begin(true);
   const std::vector<int64_t> tokens = decode(*model, request, options, first, timings);
-  monitor.end("decode");
+  end_phase(monitor, "decode", options);
   Line("speed")
       .real("ttft", timings.first_token)
       .count("prompt_tokens", prompt - options.depth)
@@ -144,7 +155,7 @@ void run(const Options& options) {
         .print();
   model.reset();
   monitor.begin(false);
-  monitor.end("after");
+  end_phase(monitor, "after", options);
   Line("end").print();
 }
 

@@ -26,6 +26,7 @@ const char* const kUsageText =
     "  --chunk N             most tokens of one prefill step (256, less where the file says so)\n"
     "  --threads N           0: the runtime's choice\n"
     "  --sample-ms N         memory sampling interval (20); 0 turns it off\n"
+    "  --at-phase-end CMD    run after each phase, with ONEKV_PID and ONEKV_PHASE set\n"
     "  --eos N,N             ids that end the decode; --ignore-eos: none does\n"
     "  --prepack             ONNX Runtime: weights in its own layout, in memory\n"
     "  --arena               ONNX Runtime: keep what a call needed for the next one\n";
@@ -83,6 +84,7 @@ const std::map<std::string, Flag>& flags() {
       {"--chunk", count("--chunk", &Options::chunk, 1, kMostTokens)},
       {"--threads", count("--threads", &Options::threads, 0, 1024)},
       {"--sample-ms", count("--sample-ms", &Options::sample_ms, 0, 1000)},
+      {"--at-phase-end", text(&Options::at_phase_end)},
       {"--eos",
        {true, [](Options& options, const char* ids) { options.eos = parse_tokens(ids, "--eos"); }}},
       {"--ignore-eos", on(&Options::ignore_eos, true)},

@@ -21,6 +21,7 @@ struct Options {
   int64_t chunk = 256;                 // most tokens of one prefill step
   int64_t threads = 0;                 // 0: the runtime's own choice
   int64_t sample_ms = 20;              // 0: no sampling
+  std::string at_phase_end;            // shell command after each phase; empty: none
   std::vector<int64_t> eos;            // ends the decode; with a .pte added to its own
   bool ignore_eos = false;
   bool prepack = false;    // ONNX Runtime: copy weights into its own layout

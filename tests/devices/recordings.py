@@ -51,6 +51,28 @@ Uptime: 4123412 Realtime: 4123412
     GL mtrack    51200    51200        0        0    51200
         TOTAL   140000   139000      300        0   150000   120000    81000    39000"""
 
+SUMMARY = """** MEMINFO in pid 2201 [onekv-runner] **
+ App Summary
+                       Pss(KB)                        Rss(KB)
+                        ------                         ------
+           Java Heap:        0                              0
+         Native Heap:    81200                          82000
+            Graphics:    51264                          51264
+             Unknown:      512
+           TOTAL PSS:   140000            TOTAL RSS:   150000       TOTAL SWAP PSS:        0"""
+
+UNTOLD = {
+    "nothing": "",
+    "no such process": "No process found for: 2201",
+    "refused": "Permission Denial: can't dump meminfo from from pid=9211, uid=2000",
+    "a driver without accounting": MEMINFO.replace("51200", "0").replace(" 64", "  0"),
+    "no line of it": "** MEMINFO in pid 2201 **\n  Native Heap    81234\n        TOTAL   140000",
+    "words for numbers": "   GL mtrack     many     some\n   EGL mtrack    -51200        0",
+    "more than a phone has": "   GL mtrack   999999999999        0",
+    "twice": "   GL mtrack    51200        0\n   GL mtrack    51200        0",
+}
+"""What `dumpsys meminfo PID` prints of a process whose GPU memory it does not tell."""
+
 PROPERTIES = {
     "ro.product.name": "caiman",
     "ro.product.model": "Pixel 9 Pro",

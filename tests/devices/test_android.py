@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from onekv.bench.devices.adb import Adb, choose_serial
 from onekv.bench.devices.android import AndroidDevice, Programs
-from onekv.bench.devices.android_facts import gpu_bytes
+from onekv.bench.devices.android_gpu import add_gpu, gpu_bytes
 from onekv.bench.devices.base import DeviceError, Job
-from onekv.bench.records import DeviceState, ErrorKind, Options
+from onekv.bench.records import DeviceState, ErrorKind, Options, Phase
+from onekv.bench.run_output import parse_output
 from onekv.errors import UsageError
 from onekv.export.bundle import Bundle
+from onekv.export.options import Profile
 from tests.devices.adbd import Phone
 from tests.devices.conftest import MakePhone, connect
 from tests.devices.faults import Act, Fault
-from tests.devices.recordings import HOSTILE, MEMINFO, SILENT
+from tests.devices.recordings import HOSTILE, MEMINFO, PIXEL, SILENT, SUMMARY, UNTOLD
 
 PROMPT = tuple(range(1, 21))
 
@@ -79,8 +82,49 @@ def test_what_a_phone_says_is_not_believed(make_phone: MakePhone, host_programs:
 
 def test_gpu_memory_is_what_the_driver_accounts_for_and_never_zero() -> None:
     assert gpu_bytes(MEMINFO) == (51200 + 64) * 1024
-    assert gpu_bytes("   GL mtrack        0        0") is None
-    assert gpu_bytes("") is None
+    assert gpu_bytes(SUMMARY) == 51264 * 1024
+
+
+@pytest.mark.parametrize("meminfo", UNTOLD.values(), ids=UNTOLD.keys())
+def test_gpu_memory_that_a_phone_does_not_tell_is_null(meminfo: str) -> None:
+    assert gpu_bytes(meminfo) is None
+
+
+@pytest.mark.parametrize("output", ["", "no JSON\n", "[1]\n", '{"event":"phase","phase":"loaded"'])
+def test_lines_that_end_anywhere_are_kept_as_they_are(output: str) -> None:
+    assert add_gpu(output, {"loaded": 1024}) == output
+
+
+def on_gpu(bundle: Bundle) -> Bundle:
+    """The bundle as one whose weights are the GPU's: it only makes the phone be asked."""
+    manifest = bundle.manifest
+    options = replace(manifest.options, profile=Profile.GPU)
+    return replace(bundle, manifest=manifest.model_copy(update={"options": options}))
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "expected"),
+    [(MEMINFO, (51200 + 64) * 1024), (UNTOLD["more than a phone has"], None)],
+    ids=["told", "garbage"],
+)
+def test_gpu_memory_is_recorded_at_the_end_of_every_phase(
+    make_phone: MakePhone,
+    host_programs: Programs,
+    bundle: Bundle,
+    meminfo: str,
+    expected: int | None,
+) -> None:
+    phone = make_phone(replace(PIXEL, dumpsys={**PIXEL.dumpsys, "meminfo": meminfo}))
+    device, wanted = connect(phone, host_programs), on_gpu(bundle)
+    device.push(wanted)
+    assert device.run(job(wanted)).code == 0
+    phases = parse_output(device.pull()).phases
+    assert [entry.phase for entry in phases] == list(Phase)
+    assert [entry.end.gpu for entry in phases] == [expected] * len(phases)
+    assert all(entry.end.pss_anon for entry in phases)
+    # A bundle without a GPU does not ask, and takes nothing over from the run before.
+    device.run(job(bundle))
+    assert [entry.end.gpu for entry in parse_output(device.pull()).phases] == [None] * len(Phase)
 
 
 @pytest.mark.parametrize("shell_v2", [True, False])
