@@ -15,11 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from onekv.bench.devices.base import DeviceError
+from onekv.bench.devices.iphone_refusals import (
+    DEVELOPER_MODE_OFF,
+    RESUME,
+    refusal,
+    told,
+    words,
+)
 from onekv.bench.devices.processes import run_text
 from onekv.bench.records import ErrorKind
 from onekv.errors import UsageError
 
-RESUME = "What was measured is kept. Connect and unlock the iPhone, then go on with --resume."
 # What CoreDevice calls a device that is not reachable now.
 _UNREACHABLE = ("unavailable",)
 
@@ -42,6 +48,7 @@ class Devicectl:
         """What an app that was launched prints until it ends, and devicectl's words on its end.
 
         Raises:
+            DeviceError: it was not launched, or the iPhone went away while it ran.
             TimeoutError: it still runs after `timeout` seconds; it has been ended.
         """
         command = [*_program(), "device", "process", "launch", "--console", "--terminate-existing"]
@@ -51,7 +58,12 @@ class Devicectl:
         except subprocess.TimeoutExpired:
             # The console owns the app: without it the app is ended.
             raise TimeoutError from None
-        return done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        # Errors are told on lines of their own; the app's own words are no reason.
+        errors = re.findall(r"^ERROR: .+(?:\n[ \t].*)*", done.stderr, re.MULTILINE)
+        if done.returncode and errors and signal_of(said) is None:
+            raise refusal(" ".join(errors))
+        return said
 
 
 def choose_udid(asked: str | None) -> str:
@@ -61,7 +73,8 @@ def choose_udid(asked: str | None) -> str:
         DeviceError: that iPhone is not there, or there is none.
         UsageError: several are there and none was named; or this is no Mac with Xcode.
     """
-    found = {}
+    found: dict[str, Any] = {}
+    away: set[str] = set()
     for device in _ask("list", "devices", timeout=60).get("devices", ()):
         hardware, connection = (
             _part(device, "hardwareProperties"),
@@ -69,22 +82,37 @@ def choose_udid(asked: str | None) -> str:
         )
         if hardware.get("platform") != "iOS" or hardware.get("reality") == "simulated":
             continue
+        udid = str(hardware.get("udid"))
         if connection.get("tunnelState") in _UNREACHABLE:
+            away.add(udid)
             continue
-        found[str(hardware.get("udid"))] = str(hardware.get("marketingName"))
-    names = ", ".join(f"{udid} ({name})" for udid, name in found.items()) or "none"
+        found[udid] = device
+    names = ", ".join(f"{udid} ({_name(device)})" for udid, device in found.items()) or "none"
     if asked is None and len(found) > 1:
         raise UsageError(f"{len(found)} iPhones are connected: {names}", "Name one: ios:UDID.")
-    if asked is None and found:
-        return next(iter(found))
-    if asked is None or asked not in found:
-        what = "no iPhone" if asked is None else f"no iPhone {asked!r}"
+    chosen = next(iter(found), None) if asked is None else asked
+    if chosen is None or chosen not in found:
+        what = "sees no iPhone" if chosen is None else f"sees no iPhone {chosen!r}"
+        if chosen in away:
+            what = f"knows the iPhone {chosen!r} and does not reach it"
         raise DeviceError(
             ErrorKind.DEVICE_LOST,
-            f"devicectl sees {what}",
+            f"devicectl {what}",
             f"Connected: {names}. Unlock it, trust this Mac, and switch Developer Mode on.",
         )
-    return asked
+    if _developer_mode(found[chosen]) == "disabled":
+        raise told(DEVELOPER_MODE_OFF, f"{chosen} has developerModeStatus disabled")
+    return chosen
+
+
+def _name(device: object) -> str:
+    return str(_part(device, "hardwareProperties").get("marketingName"))
+
+
+def _developer_mode(device: object) -> object:
+    """A word, or in newer answers an object with that word as its key."""
+    status = _part(device, "deviceProperties").get("developerModeStatus")
+    return next(iter(status), None) if isinstance(status, Mapping) else status
 
 
 def signal_of(console: str) -> int | None:
@@ -121,7 +149,7 @@ def _ask(*arguments: str, timeout: float) -> Mapping[str, Any]:
     if done.returncode == 0 and "result" in content:
         result: Mapping[str, Any] = content["result"]
         return result
-    raise _failure(_words(content) or done.stderr.strip() or "no reason given")
+    raise refusal(words(content) or done.stderr.strip() or "no reason given")
 
 
 def _program() -> list[str]:
@@ -139,25 +167,6 @@ def _content(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, Mapping) else {}
-
-
-def _words(content: Mapping[str, Any]) -> str | None:
-    """The error's own description."""
-    told = _part(_part(_part(content, "error"), "userInfo"), "NSLocalizedDescription")
-    words = told.get("string")
-    return words if isinstance(words, str) else None
-
-
-def _failure(words: str) -> DeviceError:
-    said = "".join(c for c in words if c.isprintable())[:160]
-    if "space" in words.lower() and "device" in words.lower():
-        kind, fix = (
-            ErrorKind.DEVICE_FULL,
-            "Free some space on the iPhone, then go on with --resume.",
-        )
-    else:
-        kind, fix = ErrorKind.DEVICE_LOST, RESUME
-    return DeviceError(kind, f"devicectl: {said}", fix)
 
 
 def _part(content: object, name: str) -> Mapping[str, Any]:

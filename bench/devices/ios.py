@@ -30,7 +30,7 @@ APP = "ONEKV_IOS_APP"
 
 FOLDER = "Documents/onekv"
 # How devicectl and the system name a file that is not there.
-_MISSING = ("no such file", "exist")
+_MISSING = ("file node", "no such file", "exist")
 _MARKER, _OUTPUT = "complete.txt", "output.jsonl"
 
 
@@ -88,6 +88,8 @@ class IOSDevice:
 
     def run(self, job: Job) -> Ending:
         """Launch the app on a job, attached to its console until it ends."""
+        # What an earlier job told must not be taken for this one's.
+        self._write(f"{FOLDER}/{_OUTPUT}", "")
         self._write(f"{FOLDER}/job.json", json.dumps(_job(job)))
         begun = time.time()
         try:
@@ -146,7 +148,8 @@ class IOSDevice:
                 "copy", "from", *self._container, "--source", remote, "--destination", str(local)
             )
         except DeviceError as error:
-            if any(words in error.message.lower() for words in _MISSING):
+            lost = error.kind is ErrorKind.DEVICE_LOST
+            if lost and any(words in error.message.lower() for words in _MISSING):
                 return None
             raise
         return local.read_text(errors="replace") if local.is_file() else None

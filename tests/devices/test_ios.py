@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def app(iphone: Path, body: str) -> None:
     program.chmod(0o755)
 
 
-def fail(iphone: Path, command: str, words: str) -> None:
+def fail(iphone: Path, command: str, words: str | dict[str, Any]) -> None:
     (iphone / "fail.json").write_text(json.dumps({command: words}))
 
 
@@ -134,6 +135,86 @@ def test_what_devicectl_refuses_is_told_in_its_words(
     assert error.value.kind is kind and "--resume" in str(error.value.fix)
 
 
+FAILED = (
+    "ERROR: The application failed to launch. (com.apple.dt.CoreDeviceError error 10002 (0x2712))\n"
+)
+LOCKED = f"""{FAILED}       BundleIdentifier = com.example.bench
+           The request was denied by service delegate (SBMainWorkspace) for reason: Locked \
+("Unable to launch com.example.bench because the device was not, or could not be, unlocked").
+"""
+NOT_INSTALLED = f"""{FAILED}       BundleIdentifier = com.example.bench
+       NSLocalizedFailureReason = The requested application com.example.bench is not installed.
+       NSLocalizedRecoverySuggestion = Provide a valid bundle identifier.
+"""
+NOT_TRUSTED = f"""{FAILED}           Unable to launch com.example.bench because it has an \
+invalid code signature, inadequate entitlements or its profile has not been explicitly \
+trusted by the user.
+"""
+UNKNOWN = "ERROR: The specified device was not found. (com.apple.dt.CoreDeviceError error 1000)\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "fix", "kind"),
+    [
+        (LOCKED, "the iPhone is locked", "Auto-Lock", ErrorKind.DEVICE_LOST),
+        (NOT_INSTALLED, "is not installed", "ONEKV_IOS_APP", ErrorKind.USAGE),
+        (NOT_TRUSTED, "does not trust", "VPN & Device Management", ErrorKind.USAGE),
+        (UNKNOWN, "the iPhone is gone", "--resume", ErrorKind.DEVICE_LOST),
+        ("ERROR: Something new.\n", "devicectl: ERROR: Something new", "", ErrorKind.DEVICE_LOST),
+    ],
+    ids=["locked", "not installed", "not trusted", "gone", "unknown"],
+)
+def test_an_app_that_is_not_launched_is_no_result(
+    iphone: Path,
+    device: IOSDevice,
+    bundle: Bundle,
+    words: str,
+    message: str,
+    fix: str,
+    kind: ErrorKind,
+) -> None:
+    (iphone / "refusal.txt").write_text(words)
+    with pytest.raises(DeviceError, match=message) as error:
+        device.run(job(bundle))
+    assert error.value.kind is kind and fix in str(error.value.fix)
+
+
+def test_what_an_earlier_job_told_is_not_taken_for_a_result(
+    iphone: Path, device: IOSDevice, bundle: Bundle
+) -> None:
+    app(iphone, f"echo '{STATE}' >> Documents/onekv/output.jsonl")
+    device.run(job(bundle))
+    assert device.pull() == STATE + "\n"
+    app(iphone, "exit 0")
+    device.run(job(bundle))
+    assert device.pull() == ""
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [
+        (("ContainerLookupErrorDomain", -1, "No container."), "is not installed"),
+        (("MobileStorageMounterErrorDomain", 2, "Developer Mode is disabled."), "Mode is off"),
+        (("FBSOpenApplicationErrorDomain", 7, "The device is locked."), "iPhone is locked"),
+    ],
+)
+def test_the_reason_inside_of_an_error_is_told(
+    iphone: Path, device: IOSDevice, bundle: Bundle, inner: tuple[str, int, str], message: str
+) -> None:
+    fail(iphone, "device copy", xcrun.refused("The operation failed.", *inner))
+    with pytest.raises(DeviceError, match=message):
+        device.push(bundle)
+
+
+@pytest.mark.parametrize("status", ["disabled", {"disabled": {}}])
+def test_an_iphone_without_developer_mode_is_refused_at_once(iphone: Path, status: object) -> None:
+    phones = [xcrun.device(developer_mode=status)]
+    (iphone / "devices.json").write_text(json.dumps(phones))
+    with pytest.raises(DeviceError, match="Developer Mode is off") as error:
+        choose_udid(UDID)
+    assert "Privacy & Security" in str(error.value.fix)
+
+
 def test_what_was_measured_survives_an_iphone_that_goes_away(
     iphone: Path, device: IOSDevice, bundle: Bundle, tmp_path: Path
 ) -> None:
@@ -156,9 +237,11 @@ def test_one_iphone_has_to_be_meant(iphone: Path) -> None:
     with pytest.raises(UsageError, match="2 iPhones are connected"):
         choose_udid(None)
     assert choose_udid("B") == "B"
-    with pytest.raises(DeviceError, match="no iPhone 'C'") as error:
-        choose_udid("C")
+    with pytest.raises(DeviceError, match="no iPhone 'D'") as error:
+        choose_udid("D")
     assert "A (iPhone 15 Pro)" in str(error.value.fix)
+    with pytest.raises(DeviceError, match="knows the iPhone 'C' and does not reach it"):
+        choose_udid("C")
 
 
 def test_without_a_mac_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

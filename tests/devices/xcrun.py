@@ -21,7 +21,10 @@ HOME = Path(os.environ.get("IPHONE", "."))
 
 
 def device(
-    udid: str = UDID, tunnel: str = "connected", reality: str = "physical"
+    udid: str = UDID,
+    tunnel: str = "connected",
+    reality: str = "physical",
+    developer_mode: object = "enabled",
 ) -> dict[str, Any]:
     """One entry of `list devices`, which is also the answer of `device info details`."""
     return {
@@ -33,7 +36,7 @@ def device(
         },
         "deviceProperties": {
             "bootState": "booted",
-            "developerModeStatus": "enabled",
+            "developerModeStatus": developer_mode,
             "name": "A phone",
             "osBuildUpdate": "22F76",
             "osVersionNumber": "18.5",
@@ -84,7 +87,8 @@ def _copy(direction: str, options: dict[str, str]) -> int:
     else:
         destination = there / destination
     if not source.exists():
-        return _answer(options, error="The file couldn't be opened because it doesn't exist.")
+        missing = f"Failed to retrieve the file node for {options['source']}"
+        return _answer(options, error=missing)
     destination.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, destination, dirs_exist_ok=True)
@@ -93,7 +97,22 @@ def _copy(direction: str, options: dict[str, str]) -> int:
     return _answer(options, {})
 
 
+def refused(told: str, domain: str, code: int, reason: str) -> dict[str, Any]:
+    """An error of CoreDevice around the one of the service that refused."""
+    inner = {"code": code, "domain": domain, "userInfo": {"NSLocalizedDescription": _text(reason)}}
+    about = {"NSLocalizedDescription": _text(told), "NSUnderlyingError": {"error": inner}}
+    return {"code": 10002, "domain": "com.apple.dt.CoreDeviceError", "userInfo": about}
+
+
+def _text(words: str) -> dict[str, str]:
+    return {"string": words}
+
+
 def _launch(arguments: list[str]) -> int:
+    refusal = HOME / "refusal.txt"
+    if refusal.exists():
+        sys.stderr.write(refusal.read_text())
+        return 1
     print("Launched application with com.example.bench bundle identifier.", flush=True)
     job = arguments[arguments.index("--onekv-job") + 1]
     done = subprocess.run([HOME / "app", job], cwd=HOME / "files", check=False)
@@ -107,12 +126,14 @@ def _options(arguments: list[str]) -> dict[str, str]:
     return {name[2:]: value for name, value in pairs if name.startswith("--")}
 
 
-def _answer(options: dict[str, str], result: object = None, error: str | None = None) -> int:
+def _answer(
+    options: dict[str, str], result: object = None, error: str | dict[str, Any] | None = None
+) -> int:
     info = {"jsonVersion": 2, "outcome": "success" if error is None else "failed"}
     content: dict[str, object] = {"info": info, "result": result}
     if error is not None:
-        told = {"NSLocalizedDescription": {"string": error}}
-        content = {"info": info, "error": {"code": 1, "userInfo": told}}
+        plain = {"code": 1, "userInfo": {"NSLocalizedDescription": _text(str(error))}}
+        content = {"info": info, "error": error if isinstance(error, dict) else plain}
     Path(options["json-output"]).write_text(json.dumps(content))
     return 0 if error is None else 1
 
