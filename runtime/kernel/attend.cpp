@@ -178,6 +178,17 @@ void work(void* context, int worker) {
   }
 }
 
+// Waking a thread takes as long as some hundred thousand multiply-adds.
+int64_t worthwhile_threads(const Problem& problem) {
+  constexpr double kWorthAThread = 1 << 18;
+  const onekv_attend_args& a = *problem.args;
+  double queries = static_cast<double>(a.batch) * a.heads * a.new_tokens;
+  int64_t visible = problem.end - first_visible(problem, a.position);
+  double worth = 1 + 2 * queries * visible * problem.head_dim / kWorthAThread;
+  int64_t threads = machine_threads();
+  return worth < threads ? static_cast<int64_t>(worth) : threads;
+}
+
 onekv_status run_pieces(Run& run) {
   const onekv_attend_args& a = *run.problem.args;
   run.memory = take_memory(run.bytes());
@@ -187,7 +198,9 @@ onekv_status run_pieces(Run& run) {
   }
   append(run.problem);
   run.engine.prepare(run.problem, run.memory);
-  if (a.parallel) {
+  if (run.workers == 1) {
+    work(&run, 0);
+  } else if (a.parallel) {
     a.parallel(a.parallel_context, run.workers, work, &run);
   } else {
     run_on_pool(run.workers, work, &run);
@@ -213,7 +226,7 @@ extern "C" onekv_status onekv_attend(const onekv_attend_args* args) {
   const Engine& chosen = *engine(args->isa < 0 ? onekv_isa_best() : args->isa);
   Run run{problem, chosen, cut(problem, chosen), 1, nullptr};
   int64_t items = run.cut.groups(problem) * run.cut.chunks;
-  int64_t threads = args->threads ? args->threads : machine_threads();
+  int64_t threads = args->threads ? args->threads : worthwhile_threads(problem);
   run.workers = static_cast<int>(threads < items ? threads : items);
   return run_pieces(run);
 }

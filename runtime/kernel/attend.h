@@ -115,7 +115,7 @@ typedef struct onekv_attend_args {
 
   onekv_parallel_fn parallel;  // NULL: onekv's own pool, whose idle threads sleep
   void* parallel_context;
-  int32_t threads;  // how many to use; 0: all that the machine has
+  int32_t threads;  // how many to use; 0: all that the machine has and the call is worth
   int32_t isa;      // -1: the best that this CPU has; else an index below onekv_isa_count()
 } onekv_attend_args;
 

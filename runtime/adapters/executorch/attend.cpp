@@ -102,7 +102,6 @@ const char* fill(onekv_attend_args* args, const Tensor& q, const Tensor& new_row
   args->new_rows = activations(new_rows);
   args->rows = rows(cache);
   args->parallel = run_parallel;
-  args->threads = static_cast<int32_t>(executorch::extension::get_thread_count());
   args->isa = -1;
   return nullptr;
 }
