@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 
 import pytest
@@ -76,6 +77,22 @@ def test_a_callers_threads_give_the_same_result(call: Call) -> None:
             body(context, task)
 
     assert torch.equal(inputs.run(parallel=ctypes.cast(in_reverse, ctypes.c_void_p)), own)
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="one core has no thread to wake")
+@pytest.mark.parametrize(("position", "woken"), [(20, []), (4000, [2])])
+def test_threads_are_woken_only_where_it_is_worth_it(position: int, woken: list[int]) -> None:
+    asked: list[int] = []
+
+    @PARALLEL
+    def count(_: int, tasks: int, body: Body, context: int) -> None:
+        asked.append(min(tasks, 2))
+        for task in range(tasks):
+            body(context, task)
+
+    inputs = Inputs(Call(position=position), RowFormat.FP32)
+    inputs.run(threads=0, parallel=ctypes.cast(count, ctypes.c_void_p))
+    assert asked == woken
 
 
 REFUSED = {
