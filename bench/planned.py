@@ -15,13 +15,12 @@ PAGE = 4096
 def planned_memory(manifest: Manifest, options: Options) -> PlannedMemory:
     """What `onekv plan` says of this bundle's model and options.
 
-    Activations are those of the run's longest call, in proportion to the plan's; where they are
-    given back, those of calls that only fill the cache are gone when the prefill begins.
+    Activations are those of the run's longest call, in proportion to the plan's; the prefill's
+    calls are those that only fill the cache, too.
     """
     plan = plan_process(manifest.model, manifest.options)
     call = min(plan.prefill, options.chunk or plan.prefill)
-    kept = options.depth if plan.activations_kept else 0
-    longest = min(call, max(kept, options.prompt_tokens))
+    longest = min(call, max(options.depth, options.prompt_tokens))
     return PlannedMemory(
         weights=plan.weights,
         weights_mapped=plan.weights_mapped,

@@ -79,7 +79,7 @@ def bar_chart(title: str, unit: str, bars: Sequence[Bar], top: float) -> Markup:
             y = axis.y(bar.mark)
             parts.append(_RULE.format(left - 4, y, left + width + 4, y, "mark"))
         middle = left + width / 2
-        parts.append(_TEXT.format(middle, HEIGHT - _BOTTOM + 16, "label", "middle", bar.label))
+        parts.append(_TEXT.format(middle, HEIGHT - _BOTTOM + 20, "label", "middle", bar.label))
     return _chart(title, parts)
 
 
@@ -131,9 +131,8 @@ def spread_chart(title: str, rows: Sequence[tuple[str, float]], goal: float) -> 
     # Beside far outliers the goal's own labels would lie on that of 0.
     near = (-goal, goal) if goal > 0.15 * reach else ()
     for value in (-reach, 0.0, reach, *near):
-        parts.append(
-            _TEXT.format(place(value), height - _BOTTOM + 20, "tick", "middle", f"{value:+g}%")
-        )
+        label = f"{value:+g}%" if value else "0%"
+        parts.append(_TEXT.format(place(value), height - _BOTTOM + 20, "tick", "middle", label))
     for index, (name, value) in enumerate(rows):
         x, y = place(value), 26 * index + 16
         parts.append(_TEXT.format(left - 10, y + 4, "row", "end", name))
@@ -179,12 +178,12 @@ def _grid(axis: _Axis, unit: str) -> Iterator[Markup]:
         y = axis.y(tick)
         yield _RULE.format(_LEFT, y, WIDTH - _RIGHT, y, "axis" if tick == axis.start else "grid")
         yield _TEXT.format(_LEFT - 6, y + 4, "tick", "end", f"{tick:g}")
-    yield _TEXT.format(_LEFT - 6, 14, "tick", "end", unit)
+    yield _TEXT.format(2, 16, "tick", "start", unit)
 
 
 def _x_labels(axis: _Axis, name: str) -> Iterator[Markup]:
     for tick in axis.ticks:
-        yield _TEXT.format(axis.x(tick), HEIGHT - _BOTTOM + 16, "tick", "middle", f"{tick:g}")
+        yield _TEXT.format(axis.x(tick), HEIGHT - _BOTTOM + 20, "tick", "middle", f"{tick:g}")
     yield _TEXT.format((WIDTH + _LEFT) / 2, HEIGHT - 8, "tick", "middle", name)
 
 

@@ -33,13 +33,13 @@ def context_section(series: Sequence[Series], labels: Labels) -> Section:
     axes = "tokens in the cache"
     memory = _lines(groups, labels, lambda s: over(s.of_phase(Phase.DECODE, anonymous), MIB))
     speed = _lines(groups, labels, lambda s: s.middle(decode_rate))
-    wait = _lines(groups, labels, lambda s: s.middle(lambda r: r.speed.ttft if r.speed else None))
+    wait = _lines(groups, labels, lambda s: s.middle(_wait))
     figures = [
         Figure(caption, charts.line_chart(caption, (axes, unit), lines), tuple(legend(lines)))
         for caption, unit, lines in (
             ("Anonymous memory while decoding", "MiB", memory),
             ("Decode speed", "tokens/s", speed),
-            ("Time to the first token", "s", wait),
+            ("Time to the first token", "ms", wait),
         )
         if lines
     ]
@@ -48,7 +48,7 @@ def context_section(series: Sequence[Series], labels: Labels) -> Section:
             labels.name(s.bundle, s.device),
             str(s.depth),
             str(s.tokens),
-            number(s.middle(lambda r: r.speed.ttft * 1000 if r.speed else None), ".1f"),
+            number(s.middle(_wait), ".1f"),
             number(s.middle(lambda r: r.speed.prefill_tokens_per_second if r.speed else None)),
             number(s.middle(decode_rate)),
             mib(s.of_phase(Phase.DECODE, anonymous)),
@@ -100,6 +100,11 @@ def slope_section(slopes: Sequence[Slope], records: Sequence[Iteration], labels:
     words = "The cache alone: what each token adds to a process, by least squares."
     table = Table("Cache, bytes per token", headings, rows, 3)
     return Section("The cache by its slope", words, figures, (table,))
+
+
+def _wait(record: Iteration) -> float | None:
+    """Milliseconds to the first token."""
+    return record.speed.ttft * 1000 if record.speed else None
 
 
 def _lines(groups: Groups, labels: Labels, figure: Callable[[Series], float | None]) -> list[Line]:

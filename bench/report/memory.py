@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from onekv.bench.records import BundleInfo, DeviceInfo, MemorySplit, Phase, PhaseRecord
 from onekv.bench.report import charts
@@ -26,7 +26,7 @@ def phase_section(series: Sequence[Series], labels: Labels) -> Section:
         Figure(
             f"{labels.name(s.bundle, s.device)}, {s.tokens} tokens in the cache",
             charts.bar_chart(f"Memory by phase of {s.bundle.name}", "MiB", bars, top),
-            tuple(Entry(name, colour) for colour, name in enumerate(PARTS)),
+            tuple(_legend(bars)),
         )
         for s, bars in stacks.items()
     )
@@ -44,7 +44,8 @@ def phase_section(series: Sequence[Series], labels: Labels) -> Section:
     )
     headings = ("bundle", "phase", "depth", *(f"{p}, MiB" for p in PARTS), "planned", "high water")
     words = (
-        "The sample of each phase with the most anonymous memory. The line across a bar is what "
+        "The sample of each phase with the most anonymous memory; mapped and GPU memory are those "
+        "of the phase's end where that sample does not tell them. The line across a bar is what "
         "the plan says of anonymous memory; pages of files come and go with the system's cache."
     )
     table = Table("Memory by phase, MiB", headings, rows, 2)
@@ -73,6 +74,12 @@ def plan_section(series: Sequence[Series], labels: Labels) -> Section:
     return Section("Planned against measured", words, figures, (table,))
 
 
+def _legend(bars: Sequence[Bar]) -> Iterator[Entry]:
+    """The parts that have any size in any bar."""
+    shown = {name for bar in bars for name, value, _ in bar.parts if value > 0}
+    return (Entry(name, colour) for colour, name in enumerate(PARTS) if name in shown)
+
+
 def _bars(series: Series) -> list[Bar]:
     bars = []
     for phase in Phase:
@@ -91,21 +98,21 @@ def _split(series: Series, phase: Phase) -> tuple[float | None, ...]:
     """Medians of `PARTS`; phys_footprint is a device's own sum of what counts as anonymous."""
 
     def of(figure: str) -> float | None:
-        return series.of_phase(phase, lambda entry: getattr(_fullest(entry), figure))
+        return series.of_phase(phase, lambda entry: _figure(entry, figure))
 
     anonymous = of("pss_anon")
     return (
         of("phys_footprint") if anonymous is None else anonymous,
         of("swap"),
-        series.of_phase(phase, _gpu),
+        of("gpu"),
         of("pss_file"),
     )
 
 
-def _gpu(entry: PhaseRecord) -> int | None:
-    """Devices tell it at the end of a phase alone, or with every sample."""
-    seen = [m.gpu for m in (entry.peak, entry.end) if m is not None and m.gpu is not None]
-    return max(seen, default=None)
+def _figure(entry: PhaseRecord, name: str) -> int | None:
+    """Of the fullest moment; samples need not tell what the end of a phase does."""
+    value: int | None = getattr(_fullest(entry), name)
+    return getattr(entry.end, name) if value is None else value
 
 
 def _fullest(entry: PhaseRecord) -> MemorySplit:

@@ -196,7 +196,7 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert "bench" in onekv("report", tmp_path / "none.jsonl", code=1).stderr
 
 
-WIDTHS = {"desktop": (1200, 900), "phone": (390, 844)}
+WIDTHS = {"desktop": (1200, 900), "phone": (390, 1200)}
 
 
 @pytest.mark.slow

@@ -13,8 +13,9 @@ from safetensors.numpy import load_file, save_file
 
 from onekv.bench.devices.base import DeviceError, Ending, Job
 from onekv.bench.devices.host import HostDevice
+from onekv.bench.planned import planned_memory
 from onekv.bench.record_file import read_records
-from onekv.bench.records import DeviceKind, ErrorKind, Failure, Iteration, Phase
+from onekv.bench.records import DeviceKind, ErrorKind, Failure, Iteration, Options, Phase
 from onekv.bench.suite import run_suite, synthetic_tokens
 from onekv.errors import BundleError, OnekvError, UsageError
 from onekv.export.bundle import Bundle, describe_files, open_bundle, write_manifest
@@ -186,3 +187,14 @@ def test_prompts_are_the_same_everywhere() -> None:
     assert max(synthetic_tokens(500, 7)) == 6
     # Fixed for good: a figure of last year is comparable with one of today.
     assert synthetic_tokens(4, 1000) == (493, 985, 816, 844)
+
+
+def test_the_prefill_is_planned_with_the_calls_that_only_fill_the_cache(bundle: Bundle) -> None:
+    """The runner counts them to that phase, so their activations are its largest."""
+
+    def activations(depth: int, prompt: int) -> int | None:
+        options = Options(depth=depth, prompt_tokens=prompt, decode_tokens=4)
+        return planned_memory(bundle.manifest, options).activations
+
+    assert activations(48, 8) == activations(0, 48) == activations(8, 48)
+    assert (activations(0, 8) or 0) < (activations(48, 8) or 0)
