@@ -11,14 +11,14 @@ from onekv.quantize.plan import BITS, WeightPlan
 PREFILL = 256
 """Tokens of one call, as `runtime.generate` and the runner make it."""
 
-# The runtime as it is loaded, what its first call adds, and what the body of stock operators adds
-# to a layer.
-_BASE, _FIRST_CALL, _STOCK = 9_280_000, 400_000, 200_000
+# The runtime as it is loaded, what its first call adds, and what the body of stock operators and
+# matrices of integers add to a layer.
+_BASE, _FIRST_CALL, _STOCK, _INTEGERS = 9_280_000, 500_000, 200_000, 60_000
 # A layer's nodes in its structures, by whether there is RoPE and whether the cache is one tensor.
 _LAYER = {
     (False, True): 164_000,
     (False, False): 187_000,
-    (True, True): 320_000,
+    (True, True): 250_000,
     (True, False): 260_000,
 }
 # Of every block: its scale unfolded to fp32, the same packed with the integers, and their sum.
@@ -35,6 +35,7 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
     prefill = min(PREFILL, options.context)
     stock = options.ops is Ops.STOCK
     layer = _LAYER[spec.rope is not None, spec.sharing.one_tensor] + (_STOCK if stock else 0)
+    layer += _INTEGERS if weights.rounded else 0
     tables = 0 if spec.rope is None else options.context * spec.head_dim * 4
     return Footprint(
         stored=weights.bytes + tables + _unfolded(spec, weights),
