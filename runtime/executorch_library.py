@@ -22,7 +22,7 @@ from onekv.errors import OnekvError
 from onekv.runtime.cmake import cache_folder, kept
 from onekv.runtime.kernel_library import library_path
 
-_SOURCES = ("attend.cpp", "register.cpp")
+_SOURCES = ("attend.cpp", "register.cpp", "rotate.cpp")
 _COMPILERS = ("c++", "g++", "clang++")
 # ExecuTorch's own list, from its CMake configuration: with fewer, its classes change their layout.
 _FLAGS = (

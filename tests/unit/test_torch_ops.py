@@ -181,3 +181,12 @@ def test_export_keeps_one_node_per_layer_for_any_length_and_position(
         pos += part.shape[1]
     for one, two in zip(exported_caches, eager_caches):
         torch.testing.assert_close(one, two)
+
+
+def test_rotate_computes_the_definition_in_both_forms() -> None:
+    x, cos, sin = torch.randn(1, 3, 2, 8), torch.randn(3, 1, 4), torch.randn(3, 1, 4)
+    expected = reference.rotate(x, cos, sin)
+    assert torch.equal(torch_ops.rotate(x, cos, sin), expected)
+    out = torch.empty_like(x)
+    torch.ops.onekv.rotate.out(x, cos, sin, out=out)
+    assert torch.equal(out, expected)

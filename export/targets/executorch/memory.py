@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onekv.export.footprint import Footprint
 from onekv.export.model.spec import ModelSpec, Norm
-from onekv.export.options import ExportOptions
+from onekv.export.options import ExportOptions, Ops
 from onekv.export.targets.executorch.rules import prefill_length, turned_copies
 from onekv.quantize.numbers import Number
 from onekv.quantize.plan import TensorPlan, WeightPlan
@@ -30,7 +30,7 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
     packed = sum(_packed(tensor) for tensor in weights.tensors if _packs(tensor, spec.tied_head))
     scratch = _scratch(spec, options)
     return Footprint(
-        stored=mapped + packed + _products(spec),
+        stored=mapped + packed + _products(spec, options),
         mapped=mapped,
         prefill=prefill_length(spec, options.context),
         activations=_workspace(spec, options) + _arena(spec, options) + scratch,
@@ -63,12 +63,12 @@ def _packed_floats(rows: int, columns: int) -> int:
     return whole * (columns + 1) * _FLOAT
 
 
-def _products(spec: ModelSpec) -> int:
-    """Means and rotations, which are products in the graph: modules.py says why."""
+def _products(spec: ModelSpec, options: ExportOptions) -> int:
+    """Means, and with stock operators rotations: products in the graph, modules.py says why."""
     means = (2 * spec.layers + 1) * (2 if spec.norm is Norm.LAYER else 1)
     total = means * _packed_floats(1, spec.hidden_size)
-    if spec.rope is not None:
-        # The kernel turns shared rows itself; keys that are kept turned are turned before.
+    if spec.rope is not None and options.ops is Ops.STOCK:
+        # Shared rows are turned when they are read; keys that are kept turned, before.
         turned = 1 if spec.sharing.one_tensor else 2
         total += spec.layers * turned * _packed_floats(spec.head_dim, spec.head_dim)
     return total

@@ -25,7 +25,7 @@ def write_model(request: LowerRequest, path: Path) -> None:
     decoder = build_decoder(spec, _floats(request), options.context).requires_grad_(False)
     head = exchange_weights(decoder, request.quantised)
     if options.profile is Profile.CPU:
-        exchange_modules(decoder)
+        exchange_modules(decoder, options.ops)
     kept = caches(spec, options)
     program = trace(CachedDecoder(decoder, head, kept).eval(), prefill)
     delegate = partitioner(options.profile)

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onekv.export.model.decoder import Decoder, RMSNorm, Rotation
+from onekv.export.options import Ops
+from onekv.runtime.adapters import torch_ops
 
 
 class _Mean(nn.Module):
@@ -74,6 +76,18 @@ class ProductRotation(nn.Module):
         return x * cos + F.linear(x, self.exchange) * sin
 
 
+class OperatorRotation(nn.Module):
+    """`Rotation` by our operator, beside attention, which ends the delegate anyway.
+
+    XNNPACK would wake its threads for each of these small products.
+    """
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x [B, S, H, D]; cos, sin [S, 1, D/2]."""
+        out: Tensor = torch_ops.rotate(x, cos, sin)
+        return out
+
+
 class ProductGELU(nn.Module):
     """`nn.GELU(approximate="tanh")`: XNNPACK computes the exact one instead and says nothing."""
 
@@ -82,10 +96,11 @@ class ProductGELU(nn.Module):
         return 0.5 * x * (1 + torch.tanh(inner))
 
 
-def exchange_modules(decoder: Decoder) -> None:
+def exchange_modules(decoder: Decoder, ops: Ops) -> None:
     """Put these forms into a float32 decoder."""
     mean = _Mean(decoder.spec.hidden_size)
-    rotation = ProductRotation(decoder.spec.head_dim)
+    stock = ops is Ops.STOCK
+    rotation = ProductRotation(decoder.spec.head_dim) if stock else OperatorRotation()
     for module in list(decoder.modules()):
         for name, child in module.named_children():
             if isinstance(child, RMSNorm):

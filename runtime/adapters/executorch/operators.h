@@ -1,4 +1,4 @@
-// `onekv::attend.out` and `onekv::attend_kv.out`: runtime/reference.py defines what they compute.
+// `onekv::attend.out`, `onekv::attend_kv.out` and `onekv::rotate.out`: runtime/reference.py defines what they compute.
 #pragma once
 
 #include <executorch/runtime/kernel/kernel_includes.h>
@@ -22,5 +22,9 @@ Tensor& attend_out(KernelRuntimeContext& context, const Tensor& q, const Tensor&
 Tensor& attend_kv_out(KernelRuntimeContext& context, const Tensor& q, const Tensor& k,
                       const Tensor& v, Tensor& keys, Tensor& values, const Tensor& pos,
                       double scale, int64_t window, Tensor& out);
+
+// x, out float [B, S, H, D]; cos, sin float [S, 1, D/2].
+Tensor& rotate_out(KernelRuntimeContext& context, const Tensor& x, const Tensor& cos,
+                   const Tensor& sin, Tensor& out);
 
 }  // namespace onekv::executorch_ops

@@ -14,6 +14,7 @@ using executorch::runtime::Kernel;
 
 constexpr char kAttend[] = "onekv::attend.out";
 constexpr char kAttendKv[] = "onekv::attend_kv.out";
+constexpr char kRotate[] = "onekv::rotate.out";
 
 bool is_known() {
   for (const Kernel& kernel : executorch::runtime::get_registered_kernels()) {
@@ -32,8 +33,9 @@ bool register_once() {
   const Kernel kernels[] = {
       executorch::extension::make_boxed_kernel(kAttend, EXECUTORCH_FN(attend_out, kAttend)),
       executorch::extension::make_boxed_kernel(kAttendKv, EXECUTORCH_FN(attend_kv_out, kAttendKv)),
+      executorch::extension::make_boxed_kernel(kRotate, EXECUTORCH_FN(rotate_out, kRotate)),
   };
-  return executorch::runtime::register_kernels({kernels, 2}) == executorch::runtime::Error::Ok;
+  return executorch::runtime::register_kernels({kernels, 3}) == executorch::runtime::Error::Ok;
 }
 
 const bool registered = register_once();
