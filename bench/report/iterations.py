@@ -20,7 +20,8 @@ _HOTTEST = 3
 def iteration_section(records: Sequence[Iteration], labels: Labels) -> Section:
     figures = []
     for device, group in groupby(sorted(records, key=_order), key=lambda r: r.device):
-        of_device = list(group)
+        # Those of a slope have no speed, and would leave a gap.
+        of_device = [record for record in group if record.purpose is Purpose.SPEED]
         lines = list(_iteration_lines(of_device, labels))
         bands = tuple(_bands(of_device))
         crosses = [(i, _reason(r)) for i, r in enumerate(of_device, 1) if r.error is not None]
@@ -65,7 +66,7 @@ def _iteration_lines(records: Sequence[Iteration], labels: Labels) -> Iterator[L
     found: dict[tuple[BundleInfo, int], list[tuple[float, float]]] = {}
     for place, record in enumerate(records, 1):
         rate = decode_rate(record)
-        if rate is not None and record.error is None and record.purpose is Purpose.SPEED:
+        if rate is not None and record.error is None:
             found.setdefault((record.bundle, record.options.depth), []).append((place, rate))
     device = records[0].device
     for (bundle, depth), points in found.items():

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from onekv.bench.record_file import append
-from onekv.bench.records import Iteration
+from onekv.bench.records import Iteration, MemorySplit, Phase, Purpose
 from onekv.bench.report.build import build_report
 from onekv.bench.report.charts import Band, Bar, Line, bar_chart, line_chart, spread_chart
 from onekv.bench.report.page import write_report
 from onekv.bench.report.tables import Table, comma_separated, markdown
 from onekv.errors import OnekvError, UsageError
 from tests.bench.report_records import HOSTILE, LIAR, PHONE, records
+from tests.bench.samples import MIB, iteration
 from tests.unit.test_cli import onekv
 
 
@@ -125,6 +126,35 @@ def test_what_was_not_told_is_never_zero() -> None:
     (table,) = [t for t in report.tables if t.title == "Memory by phase, MiB"]
     assert {row[table.headings.index("GPU, MiB")] for row in table.rows} == {"-"}
     assert "0.00" not in {row[table.headings.index("planned")] for row in table.rows}
+
+
+def test_what_the_fullest_sample_does_not_tell_is_that_of_the_phases_end() -> None:
+    """Samples count anonymous pages alone; a GPU is asked when a phase has ended."""
+    measured = iteration()
+    phases = tuple(
+        entry.model_copy(
+            update={
+                "peak": MemorySplit(pss_anon=20 * MIB, swap=0),
+                "end": entry.end.model_copy(update={"gpu": 7 * MIB}),
+            }
+        )
+        for entry in measured.phases
+    )
+    report = build_report([measured.model_copy(update={"phases": phases})])
+    (table,) = [t for t in report.tables if t.title == "Memory by phase, MiB"]
+    shown = ("anonymous, MiB", "GPU, MiB", "mapped from files, MiB")
+    rows = [[row[table.headings.index(name)] for name in shown] for row in table.rows]
+    assert rows == [["20.00", "7.00", "5.00"]] * len(Phase)
+    (section,) = [s for s in report.sections if s.title == "Memory by phase"]
+    names = [entry.name for entry in section.figures[0].legend]
+    assert names == ["anonymous", "GPU", "mapped from files"]
+
+
+def test_runs_of_a_slope_are_no_gap_among_the_iterations() -> None:
+    of_slope = iteration(1).model_copy(update={"purpose": Purpose.SLOPE})
+    report = build_report([iteration(), of_slope, iteration(2)])
+    (section,) = [s for s in report.sections if s.title == "Every iteration"]
+    assert "at 2<" in section.figures[0].chart and "at 3<" not in section.figures[0].chart
 
 
 def test_one_failure_alone_makes_a_report() -> None:
