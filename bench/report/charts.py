@@ -156,7 +156,9 @@ class _Axis:
         span = high - low or abs(high) or 1.0
         power = 10.0 ** floor(log10(span / 5))
         step = next(power * n for n in (1, 2, 5, 10) if span / (power * n) <= 6)
-        return cls(floor(low / step) * step, (ceil(high / step) or 1) * step, step)
+        start = floor(low / step) * step
+        # One round value alone needs a step, too.
+        return cls(start, max(ceil(high / step) * step, start + step), step)
 
     @property
     def ticks(self) -> Iterator[float]:
