@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onekv.bench.kernel.contest import streaming_reads
+from onekv.bench.kernel.contest import streaming_read
 from onekv.export.model.shapes import parameter_shapes
 from onekv.export.model.spec import ModelSpec, Sharing
 from onekv.export.options import ExportOptions, Target
@@ -166,7 +166,7 @@ def main() -> None:
         export_random(name, cache, asked.folder)
     if asked.export_only:
         return
-    stream, steps = float(np.median(streaming_reads(asked.threads))), []
+    stream, steps = streaming_read(asked.threads), []
     for name, cache in cases:
         found = measure(name, cache, asked.folder, asked.depths, asked.threads, asked.seconds)
         print(table(found, stream), flush=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -80,6 +79,6 @@ def _speeds(
 
 
 def _streaming_read() -> float:
-    from onekv.bench.kernel.contest import streaming_reads
+    from onekv.bench.kernel.contest import streaming_read
 
-    return statistics.median(streaming_reads(os.cpu_count() or 1))
+    return streaming_read(os.cpu_count() or 1)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from onekv.bench import random_paper
+from onekv.bench import inputs, random_paper
 from onekv.bench.kept import Kept
 from onekv.bench.measure import run_measured
 
@@ -53,14 +52,12 @@ def smollm2(work: Path, gguf: Path, context: int = CONTEXT) -> Iterator[Export]:
     optimum multiplies a 4-bit head and looks up 8-bit rows. onekv rounds a tied matrix once: in 4
     bits it is compared with optimum's head; onekv's default of 8 bits is a row of its own.
     """
-    model = work / "smollm2"
-    if not model.exists():
-        run_measured([_tool("onekv"), "convert", gguf, "-o", model], work / "convert.log")
+    model = inputs.smollm2(work, gguf)
     peer: Words = (work / f"{PEER}/bin/optimum-cli", "export", "executorch", "--model", model)
     recipe = "--task text-generation --recipe xnnpack --use_custom_sdpa --use_custom_kv_cache"
     numbers = f"--qlinear 8da4w --qembedding 8w --max_seq_len {context} --output_dir"
     options = f"--to executorch --force --weights int4 --cache fp32 --context {context}"
-    own: Words = (_tool("onekv"), "export", model, *options.split())
+    own: Words = (inputs.ONEKV, "export", model, *options.split())
     commands: dict[str, Words] = {
         PEER: (*peer, *recipe.split(), *numbers.split()),
         FOUR_BIT_HEAD: (*own, "--override", "embed_tokens=int4", "-o"),
@@ -76,18 +73,15 @@ def samples(work: Path) -> Iterator[Export]:
     options = ["--to", "executorch", "--force", "--weights", "int4", "--cache", "fp32", "-o"]
     for name, tool in (("tiny-qkv", "two tensors"), ("tiny", "one tensor")):
         out = work / f"{name}-executorch"
-        yield Export("sample", tool, (_tool("onekv"), "export", SAMPLES / name, *options, out))
+        yield Export("sample", tool, (inputs.ONEKV, "export", SAMPLES / name, *options, out))
 
 
 def largest(work: Path) -> Iterator[Export]:
     """The paper's 1.2B Q-K=V shape as 8da4w, from a `.pt` of seeded random weights."""
-    checkpoint = work / "paper-1.2b.pt"
-    if not checkpoint.exists():
-        program = (sys.executable, "-m", "onekv.bench.random_paper", checkpoint)
-        run_measured(program, work / "random.log")
+    checkpoint = inputs.largest(work)
     options = ["--to", "executorch", "--force", "--weights", "int4", "--no-tokenizer", "-o"]
     out = work / "paper-1.2b-executorch"
-    command: Words = (_tool("onekv"), "export", checkpoint, *options, out)
+    command: Words = (inputs.ONEKV, "export", checkpoint, *options, out)
     yield Export(f"paper {random_paper.SPEC.variant} 1.2B", OWN, command)
 
 
@@ -108,7 +102,3 @@ def run_export(export: Export, kept: Kept, work: Path, say: Callable[[str], None
     key = " ".join(map(str, export.command))
     result = kept.once(key, measure, again=not export.program.exists())
     return Exported(**{field.name: result[field.name] for field in fields(Exported)})
-
-
-def _tool(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))

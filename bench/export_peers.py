@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from onekv.bench import greedy_tokens, random_paper
+from onekv.bench import greedy_tokens, inputs, random_paper
 from onekv.bench.measure import Cost, folder_bytes, run_measured
 from onekv.export.plan import parameters
 
@@ -46,15 +45,13 @@ class Result:
 
 def export_smollm2(work: Path, gguf: Path) -> tuple[Export, ...]:
     """SmolLM2-135M in float32, by optimum and by onekv, from the same folder."""
-    model = work / "smollm2"
-    if not model.exists():
-        run_measured([_tool("onekv"), "convert", gguf, "-o", model], work / "convert.log")
+    model = inputs.smollm2(work, gguf)
     weights = (model / "model.safetensors").stat().st_size
     task = ("--task", "text-generation-with-past")
     context = ("--force", "--context", str(CONTEXT), "-o")
     commands: dict[str, tuple[str | Path, ...]] = {
         "optimum": (work / "optimum/bin/optimum-cli", "export", "onnx", "--model", model, *task),
-        "onekv": (_tool("onekv"), "export", model, *context),
+        "onekv": (inputs.ONEKV, "export", model, *context),
     }
     rows = []
     for tool, command in commands.items():
@@ -66,13 +63,9 @@ def export_smollm2(work: Path, gguf: Path) -> tuple[Export, ...]:
 
 def export_large(work: Path) -> Export:
     """The paper's 1.2B Q-K=V shape from a `.pt` of seeded random weights."""
-    checkpoint, out = work / "paper-1.2b.pt", work / "paper-1.2b-onnx"
-    if not checkpoint.exists():
-        # A process of its own, so that its memory does not count towards the export's.
-        program = (sys.executable, "-m", "onekv.bench.random_paper", checkpoint)
-        run_measured(program, work / "random.log")
+    checkpoint, out = inputs.largest(work), work / "paper-1.2b-onnx"
     options = ("--force", "--no-tokenizer", "-o", out)
-    cost = run_measured([_tool("onekv"), "export", checkpoint, *options], work / "large.log")
+    cost = run_measured([inputs.ONEKV, "export", checkpoint, *options], work / "large.log")
     weights = 4 * parameters(random_paper.SPEC)
     return _row("paper 1.2B Q-K=V", "onekv", cost, out, weights)
 
@@ -80,7 +73,7 @@ def export_large(work: Path) -> Export:
 def same_greedy_tokens(work: Path) -> tuple[int, int]:
     """How many greedy tokens both exports of SmolLM2 give alike, and of how many."""
     options = ("--max-tokens", str(GREEDY), "--json")
-    run = (_tool("onekv"), "run", work / "smollm2-onekv", PROMPT, *options)
+    run = (inputs.ONEKV, "run", work / "smollm2-onekv", PROMPT, *options)
     found = run_measured(run, work / "run.log")
     ours = json.loads(found.output)["generation"]["tokens"]
     from onekv.export.tokenizer import load_tokenizer
@@ -94,7 +87,7 @@ def same_greedy_tokens(work: Path) -> tuple[int, int]:
 
 def help_seconds(work: Path) -> float:
     """The median wall time of `onekv --help`."""
-    runs = [run_measured([_tool("onekv"), "--help"], work / "help.log") for _ in range(HELP_RUNS)]
+    runs = [run_measured([inputs.ONEKV, "--help"], work / "help.log") for _ in range(HELP_RUNS)]
     return statistics.median(run.seconds for run in runs)
 
 
@@ -136,10 +129,6 @@ def _table(rows: tuple[Export, ...]) -> Table:
             f"{row.output_bytes / 2**20:.0f} MiB",
         )
     return table
-
-
-def _tool(name: str) -> str:
-    return str(Path(sys.executable).with_name(name))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import IO
 from pydantic import ValidationError
 
 from onekv.bench.records import SCHEMA_VERSION, Iteration
-from onekv.errors import OnekvError
+from onekv.errors import OnekvError, first_problem
 
 
 def append(file: IO[str], record: Iteration) -> None:
@@ -54,8 +54,5 @@ def _parse(path: Path, number: int, line: bytes) -> Iteration:
     try:
         return Iteration.model_validate_json(line)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole line"
-        raise OnekvError(
-            f"{path}:{number} is not a record: {place}: {first['msg']}", "Measure again."
-        ) from error
+        problem = first_problem(error, "the whole line")
+        raise OnekvError(f"{path}:{number} is not a record: {problem}", "Measure again.") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from onekv.errors import BundleError, OnekvError, UsageError
+from onekv.errors import BundleError, OnekvError, UsageError, first_problem
 from onekv.export.manifest import NAME, SCHEMA_VERSION, BundleFile, Manifest
 
 
@@ -139,11 +139,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise BundleError(
-            f"{path} is not valid: {place}: {first['msg']}", "Export the model again."
-        ) from error
+        problem = first_problem(error, "the whole file")
+        raise BundleError(f"{path} is not valid: {problem}", "Export the model again.") from error
 
 
 def _check_schema_version(path: Path, text: bytes) -> None:

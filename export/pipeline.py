@@ -22,6 +22,7 @@ from onekv.export.source import (
     checkpoint_hash,
     parity_name,
     quantise_checkpoint,
+    rounds_itself,
     source_answer,
 )
 from onekv.export.stages import Reporter, Silent
@@ -143,7 +144,7 @@ def _check_space(folder: Path, memory: Memory) -> None:
 
 
 def _quantise(plan: ExportPlan, reporter: Reporter) -> Quantised:
-    if not plan.weights.rounded or integer_rules(plan.options).own_tool:
+    if not rounds_itself(plan.weights, plan.options):
         return {}
     with reporter.stage(f"quantise to {plan.options.weights}") as progress:
         return quantise_checkpoint(plan.checkpoint, plan.options, progress, plan.calibration)

@@ -16,6 +16,7 @@ from onekv.export.resident import drop_pages
 from onekv.export.targets import Progress, lowering, target_rules
 from onekv.export.verify import difference
 from onekv.quantize.numbers import ROUNDED
+from onekv.quantize.plan import WeightPlan
 from onekv.runtime.rows import RowFormat
 from onekv.runtime.sessions import Session
 
@@ -44,7 +45,7 @@ def quantise_checkpoint(
     Empty for float weights, and for a target whose own tool rounds them.
     """
     plan = plan_weights_of(checkpoint.spec, options)
-    if not plan.rounded or integer_rules(options).own_tool:
+    if not rounds_itself(plan, options):
         return {}
     if calibration:
         from onekv.export.calibrate import calibrate_weights, calibration_windows
@@ -54,6 +55,11 @@ def quantise_checkpoint(
     from onekv.quantize.weights import quantise_weights
 
     return quantise_weights(checkpoint.load(), plan, progress)
+
+
+def rounds_itself(weights: WeightPlan, options: ExportOptions) -> bool:
+    """Whether onekv makes a bundle's integers: there are some, and no tool of the target does."""
+    return bool(weights.rounded) and not integer_rules(options).own_tool
 
 
 def source_session(checkpoint: Checkpoint, context: int) -> Session:

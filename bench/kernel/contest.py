@@ -70,6 +70,11 @@ def streaming_reads(threads: int) -> list[float]:
     return rates
 
 
+def streaming_read(threads: int) -> float:
+    """The median of `streaming_reads`."""
+    return float(np.median(streaming_reads(threads)))
+
+
 @functools.cache
 def _beyond_caches() -> torch.Tensor:
     # Every page differs: a host that merges equal pages would serve them from its caches.

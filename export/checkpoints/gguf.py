@@ -51,7 +51,8 @@ def open_gguf(path: Path) -> Checkpoint:
     """
     _require_packages(path)
     header = read_header(path)
-    architecture, config = architecture_of(header, path.name), config_of(header, path.name)
+    architecture = architecture_of(header, path.name)
+    config = config_of(header, architecture, path.name)
     declared = spec_from_config(config)
     with _corruption_named(path):
         data = np.memmap(path, np.uint8, "r")

@@ -56,13 +56,12 @@ def architecture_of(header: Header, source: str) -> str:
     return str(name)
 
 
-def config_of(header: Header, source: str) -> dict[str, Any]:
+def config_of(header: Header, architecture: str, source: str) -> dict[str, Any]:
     """The configuration that the metadata describe.
 
     Raises:
-        CheckpointError: as `architecture_of`, or something is missing or differs by layer.
+        CheckpointError: something is missing or differs by layer.
     """
-    architecture = architecture_of(header, source)
     family = _family(header, architecture)
     keys = _NEEDED | _OPTIONAL | (_HEAD_DIM if architecture == "llama" else {})
     config: dict[str, Any] = {"model_type": family}

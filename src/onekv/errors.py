@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class OnekvError(Exception):
     """A failure whose cause is the input or the machine, not a defect of onekv.
@@ -37,3 +42,10 @@ class BundleError(OnekvError):
 
 class ParityError(OnekvError):
     """An exported file that does not compute its source model."""
+
+
+def first_problem(error: ValidationError, whole: str) -> str:
+    """Where a record is wrong first, and how; `whole` names the record itself."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or whole
+    return f"{place}: {first['msg']}"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from onekv.errors import CheckpointError
 from onekv.export.checkpoints import open_checkpoint, require_one_tensor
-from onekv.export.checkpoints.gguf_config import config_of
+from onekv.export.checkpoints.gguf_config import architecture_of, config_of
 from onekv.export.checkpoints.gguf_header import read_header
 from onekv.export.model.config import spec_from_config
 from onekv.export.model.decoder import Decoder, build_decoder
@@ -101,7 +101,8 @@ def test_the_metadata_mean_what_transformers_takes_them_for(
     decoder = tiny_decoder(replace(SPEC, **changes))
     path = gguf.write(tmp_path / "m.gguf", decoder, architecture, **extra)
     theirs = transformers.AutoConfig.from_pretrained(tmp_path, gguf_file="m.gguf").to_dict()
-    ours = config_of(read_header(path), path.name)
+    header = read_header(path)
+    ours = config_of(header, architecture_of(header, path.name), path.name)
     assert {key: theirs.get(key) for key in ours} == ours | {
         "rope_theta": theirs.get("rope_theta"),
     }
