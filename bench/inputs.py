@@ -11,6 +11,10 @@ ONEKV = str(Path(sys.executable).with_name("onekv"))
 """The command of this environment."""
 
 
+LARGEST = "paper-1.2b"
+"""The name of the paper's largest shape."""
+
+
 def smollm2(work: Path, gguf: Path) -> Path:
     """SmolLM2-135M as a Hugging Face folder, which the tools of others read too."""
     model = work / "smollm2"
@@ -21,7 +25,7 @@ def smollm2(work: Path, gguf: Path) -> Path:
 
 def largest(work: Path) -> Path:
     """The paper's 1.2B Q-K=V shape as a `.pt` of seeded random weights."""
-    checkpoint = work / "paper-1.2b.pt"
+    checkpoint = work / f"{LARGEST}.pt"
     if not checkpoint.exists():
         # A process of its own, so that its memory does not count towards the export's.
         program = (sys.executable, "-m", "onekv.bench.random_paper", checkpoint)
