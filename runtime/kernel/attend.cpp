@@ -205,7 +205,8 @@ onekv_status run_pieces(Run& run) {
   } else {
     run_on_pool(run.workers, work, &run);
   }
-  give_back(run.memory);
+  // What a prefill needs grows with its depth, and would be held while tokens are decoded.
+  a.new_tokens == 1 ? keep_memory(run.memory) : release_memory(run.memory);
   return ONEKV_OK;
 }
 

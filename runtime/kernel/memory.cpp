@@ -18,25 +18,25 @@ int64_t size_of(const char* memory) {
   return bytes;
 }
 
-void release(char* memory) {
+}  // namespace
+
+void release_memory(char* memory) {
   if (memory) std::free(memory - kHeader);
 }
-
-}  // namespace
 
 char* take_memory(int64_t bytes) {
   char* kept = spare.exchange(nullptr, std::memory_order_acq_rel);
   if (kept && size_of(kept) >= bytes) return kept;
-  release(kept);
+  release_memory(kept);
   void* block = nullptr;
   if (posix_memalign(&block, 64, static_cast<size_t>(kHeader + bytes))) return nullptr;
   std::memcpy(block, &bytes, sizeof bytes);
   return static_cast<char*>(block) + kHeader;
 }
 
-void give_back(char* memory) {
-  if (size_of(memory) > kMostKept) return release(memory);
-  release(spare.exchange(memory, std::memory_order_acq_rel));
+void keep_memory(char* memory) {
+  if (size_of(memory) > kMostKept) return release_memory(memory);
+  release_memory(spare.exchange(memory, std::memory_order_acq_rel));
 }
 
 }  // namespace onekv

@@ -5,9 +5,13 @@
 
 namespace onekv {
 
-// 64-byte aligned; null when there is none. What a call gives back may be the next call's: faulting
-// fresh pages in takes as long as a short call computes.
+// 64-byte aligned; null when there is none.
 char* take_memory(int64_t bytes);
-void give_back(char* memory);
+
+// To the next call: faulting fresh pages in takes as long as a short call computes.
+void keep_memory(char* memory);
+
+// To the system.
+void release_memory(char* memory);
 
 }  // namespace onekv
