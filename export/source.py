@@ -7,6 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from onekv.errors import CheckpointError
 from onekv.export.bundle import file_hash
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.golden import Golden, golden_run, ignore, replay
@@ -101,11 +104,27 @@ def source_answer(
 
     Where rows or activations are rounded, a number near the middle between two steps goes either
     way with the order of a sum, and layers multiply that.
+
+    Raises:
+        CheckpointError: the answer is not finite, so that nothing can be compared with it.
     """
     session = parity_session(checkpoint, options, quantised)
     rounds = bool(quantised) and integer_rules(options).rounds_activations
     answer = firm_answer if rounds or options.cache in ROUNDED else golden_run
-    return answer(session, prompt, progress)
+    found = answer(session, prompt, progress)
+    if not np.isfinite(found.logits).all():
+        raise _not_finite(checkpoint)
+    return found
+
+
+def _not_finite(checkpoint: Checkpoint) -> CheckpointError:
+    weights = checkpoint.load().items()
+    broken = [name for name, tensor in weights if not tensor.isfinite().all()]
+    what = broken[0] if broken else "the logits"
+    return CheckpointError(
+        f"{checkpoint.source}: {what} {'has' if broken else 'have'} values that are not finite",
+        "Check the checkpoint for overflows.",
+    )
 
 
 def firm_answer(

@@ -140,6 +140,15 @@ def test_bad_input_is_one_clear_error(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "qkv"]
 
 
+def test_a_weight_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    decoder = tiny_decoder(LLAMA["llama Q-GQA-2"])
+    decoder.get_parameter("layers.1.mlp.up_proj.weight").data[2, 3] = float("nan")
+    folder, out = write_onekv(tmp_path / "model", decoder), tmp_path / "out"
+    done = onekv("export", folder, "--no-tokenizer", "-o", out, code=1)
+    assert "layers.1.mlp.up_proj.weight has values that are not finite" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_export_leaves_nothing(
     sample_model: Path, tmp_path: Path, stop: signal.Signals
