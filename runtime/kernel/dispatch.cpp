@@ -14,6 +14,7 @@ const Engine* const kEngines[] = {
     &avx512_engine,
     &avx512_vnni_engine,
     &avx512_bf16_engine,
+    &avx512_fp16_engine,
 #elif defined(__aarch64__)
     &neon_engine,
 #if defined(__linux__)
