@@ -1,10 +1,13 @@
-"""The text that integer weights are calibrated on, checked before any work (no torch here)."""
+"""The text that weights and activations are calibrated on, checked before any work (no torch)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from onekv.errors import UsageError
+from onekv.export.options import ExportOptions
+from onekv.export.plan import integer_rules
+from onekv.export.targets import target_rules
 from onekv.export.tokenizer import load_tokenizer, read_text
 from onekv.quantize.numbers import Number
 from onekv.quantize.plan import WeightPlan
@@ -18,15 +21,22 @@ MIN_TOKENS = 4096
 _SHIPPED_FILE = Path(__file__).parents[1] / "quantize" / "calibration.txt"
 
 
+def calibrates_weights(weights: WeightPlan, options: ExportOptions) -> bool:
+    """Whether a calibration text has a say in a bundle's integers."""
+    rounded = any(tensor.number is Number.INT4 for tensor in weights.rounded)
+    return rounded and not integer_rules(options).own_tool
+
+
 def calibration_tokens(
-    text: Path, tokenizer: Path | None, weights: WeightPlan, own_tool: bool
+    text: Path, tokenizer: Path | None, weights: WeightPlan, options: ExportOptions
 ) -> tuple[int, ...]:
     """The tokens of a text, or of the shipped one when that is its name.
 
     Raises:
         UsageError: there is nothing to calibrate, no tokenizer, or too short a text.
     """
-    if own_tool or not any(tensor.number is Number.INT4 for tensor in weights.rounded):
+    activations = options.profile in target_rules(options.target).calibrated
+    if not activations and not calibrates_weights(weights, options):
         raise UsageError(
             "calibration is for int4 weights that onekv rounds",
             "Add --weights int4, or leave --calibrate out.",

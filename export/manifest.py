@@ -81,7 +81,8 @@ class Parity(_Record):
 
     `drift` is the source's own, when the last bits of its sums are disturbed (relative L2).
     `operators` names the form of attention that ran. `stock` is the same check of the file's own
-    stock operators where onekv's kernel took their place.
+    stock operators where onekv's kernel took their place. `rounded` is it of a file as it ships
+    that rounds activations to fixed ranges; the other figures leave that rounding out.
     """
 
     against: str
@@ -96,6 +97,7 @@ class Parity(_Record):
     perplexity: Perplexity | None = None
     operators: str = ""
     stock: Parity | None = None
+    rounded: Parity | None = None
 
 
 class Manifest(_Record):

@@ -59,7 +59,7 @@ class ExportOptions:
     `PATTERN=FORMAT` as `quantize.plan.parse_override` reads them. The bundle ships onekv's
     native library for each of `platforms`. `deployment_target` is the oldest system that it runs
     on, None for a target that does not set one. `calibration` is the name of the text that int4
-    weights were calibrated with.
+    weights, or a graph's activations, were calibrated with.
     """
 
     target: Target
@@ -87,7 +87,9 @@ class TargetRules:
     """What a target can store and run. The first of each is its default.
 
     `context_multiple` divides every context length. `integers` says how integer weights are
-    stored, `integers_on` where a profile differs, as `ops_on` does for the operator forms. Files
+    stored, `integers_on` where a profile differs, as `ops_on` does for the operator forms,
+    `weights_on` and `caches_on` for the formats. Files of the profiles `calibrated` hold the
+    ranges that activations take on a text. Files
     of the profiles `not_run` cannot be executed by any runtime for this machine's system.
     `row_parts` is the number of records that a
     quantised row of a one-tensor cache is stored in. `deployment_targets` are systems by name,
@@ -104,6 +106,9 @@ class TargetRules:
     integers_on: Mapping[Profile, IntegerRules] = field(default_factory=dict)
     row_parts: int = 1
     ops_on: Mapping[Profile, tuple[Ops, ...]] = field(default_factory=dict)
+    weights_on: Mapping[Profile, tuple[Number, ...]] = field(default_factory=dict)
+    caches_on: Mapping[Profile, tuple[Number, ...]] = field(default_factory=dict)
+    calibrated: tuple[Profile, ...] = ()
     not_run: tuple[Profile, ...] = ()
     deployment_targets: tuple[str, ...] = ()
     notes: Notes = _no_notes

@@ -10,12 +10,12 @@ from pathlib import Path
 import onekv
 from onekv.errors import CheckpointError, OnekvError, ParityError
 from onekv.export.bundle import Bundle, describe_files, write_manifest, writing
-from onekv.export.calibration_text import calibration_tokens
+from onekv.export.calibration_text import SHIPPED, calibration_tokens
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.golden import Golden, save_golden
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
 from onekv.export.options import ExportOptions
-from onekv.export.plan import integer_rules, plan_memory, plan_weights_of
+from onekv.export.plan import plan_memory, plan_weights_of
 from onekv.export.resident import drop_pages
 from onekv.export.source import (
     Quantised,
@@ -80,6 +80,8 @@ def plan_export(
 ) -> ExportPlan:
     """Settle an export; `calibration` is a text, or the name of the one that onekv ships.
 
+    A profile that calibrates activations takes the latter where none is given.
+
     Raises:
         CheckpointError: the model has no tokenizer and the bundle needs one.
         UsageError: the target's devices cannot hold what was asked for, or a calibration that
@@ -98,8 +100,11 @@ def plan_export(
     spec = checkpoint.spec
     weights = plan_weights_of(spec, options)
     tokens: tuple[int, ...] = ()
+    if calibration is None and options.profile in target_rules(options.target).calibrated:
+        calibration = Path(SHIPPED)
     if calibration is not None:
-        tokens = calibration_tokens(calibration, folder, weights, integer_rules(options).own_tool)
+        own = tokenizer or checkpoint.tokenizer_dir
+        tokens = calibration_tokens(calibration, own, weights, options)
         options = replace(options, calibration=calibration.name)
     return ExportPlan(checkpoint, options, folder, plan_memory(spec, options), weights, tokens)
 
@@ -168,6 +173,7 @@ def _lower(plan: ExportPlan, quantised: Quantised, folder: Path, reporter: Repor
         checkpoint.bos_token_id,
         quantised,
         lambda: drop_pages(checkpoint.files),
+        plan.calibration,
     )
     with reporter.stage(f"lower to {options.target}") as progress:
         return lower(request, folder, progress)

@@ -14,7 +14,7 @@ from onekv.export.model.spec import ModelSpec, Sharing
 from onekv.export.options import ExportOptions
 from onekv.export.targets import target_rules
 from onekv.quantize.numbers import Number
-from onekv.quantize.plan import IntegerRules, WeightPlan, parse_override, plan_weights
+from onekv.quantize.plan import BITS, IntegerRules, WeightPlan, parse_override, plan_weights
 from onekv.runtime.rows import RowFormat
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def parameters(spec: ModelSpec) -> int:
 
 def cache_per_token(spec: ModelSpec, number: Number, parts: int = 1) -> int:
     """Bytes that one token adds to the cache over all layers, rows stored in `parts` records."""
-    row = RowFormat(number).row_bytes(spec.head_dim, parts)
+    if number is Number.INT16:
+        row = spec.head_dim * BITS[number] // 8
+    else:
+        row = RowFormat(number).row_bytes(spec.head_dim, parts)
     return spec.layers * spec.sharing.cached_tensors * spec.kv_heads * row
 
 

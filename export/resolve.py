@@ -24,19 +24,21 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
             does not know a number format, a profile, an operator form, a platform or a system.
     """
     asked, rules = asked or Asked(), target_rules(target)
-    weights = _choose("weights", target, asked.weights, rules.weights)
+    profile = _choose("profile", f"{target} bundles", asked.profile, rules.profiles)
+    kind = f"{target} bundles"
+    if profile is not rules.profiles[0]:
+        kind = f"{kind} of profile {profile}"
+    weights = _choose("weights", kind, asked.weights, rules.weights_on.get(profile, rules.weights))
     # Rows of 4 bits cost more quality than weights of 4 bits: they are asked for by name.
     own = Number.INT8 if weights is Number.INT4 else weights
-    profile = _choose("profile", target, asked.profile, rules.profiles)
+    caches = rules.caches_on.get(profile, rules.caches)
     return ExportOptions(
         target=target,
         context=_context(spec, rules, asked.context),
         weights=weights,
-        cache=_choose(
-            "cache", target, asked.cache or (own if own in rules.caches else None), rules.caches
-        ),
+        cache=_choose("cache", kind, asked.cache or (own if own in caches else None), caches),
         profile=profile,
-        ops=_choose("ops", target, asked.ops, rules.ops_on.get(profile, rules.ops)),
+        ops=_choose("ops", kind, asked.ops, rules.ops_on.get(profile, rules.ops)),
         group=asked.group,
         overrides=asked.overrides,
         platforms=_platforms(target, rules, asked.platforms),
@@ -82,12 +84,12 @@ def _context(spec: ModelSpec, rules: TargetRules, asked: int | None) -> int:
     return context
 
 
-def _choose(what: str, target: Target, asked: _Choice | None, known: Sequence[_Choice]) -> _Choice:
+def _choose(what: str, kind: str, asked: _Choice | None, known: Sequence[_Choice]) -> _Choice:
     if asked is None:
         return known[0]
     if asked not in known:
         raise UsageError(
-            f"{what} {asked}: {target} bundles know {what} {', '.join(known)}",
+            f"{what} {asked}: {kind} know {what} {', '.join(known)}",
             f"Choose --{what} from these, or leave it out for {known[0]}.",
         )
     return asked

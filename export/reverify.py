@@ -6,10 +6,12 @@ from pathlib import Path
 
 from onekv.errors import UsageError
 from onekv.export.bundle import Bundle, open_bundle, write_manifest
+from onekv.export.calibration_text import calibrates_weights
 from onekv.export.checkpoints import open_checkpoint
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.golden import RECORD, Golden, load_golden
 from onekv.export.manifest import Parity, Perplexity
+from onekv.export.plan import plan_weights_of
 from onekv.export.source import (
     checkpoint_hash,
     parity_name,
@@ -72,14 +74,20 @@ def _golden(
     bundle: Bundle, checkpoint: Checkpoint | None, reporter: Reporter
 ) -> tuple[Golden, str]:
     recorded, options = load_golden(bundle.path / RECORD), bundle.manifest.options
-    # A calibration cannot be repeated here: its text is not in the bundle.
-    if checkpoint is None or options.calibration is not None:
+    if checkpoint is None or _calibrated_weights(bundle):
         return recorded, "logits recorded at export"
     prompt = recorded.tokens[: recorded.prompt_length].tolist()
     with reporter.stage("source model") as progress:
         quantised = quantise_checkpoint(checkpoint, options, progress)
         golden = source_answer(checkpoint, options, quantised, prompt, progress)
         return golden, parity_name(options)
+
+
+def _calibrated_weights(bundle: Bundle) -> bool:
+    """Whether weights cannot be rounded again here: the text for it is not in the bundle."""
+    options = bundle.manifest.options
+    weights = plan_weights_of(bundle.manifest.model, options)
+    return options.calibration is not None and calibrates_weights(weights, options)
 
 
 def _perplexity(

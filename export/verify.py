@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onekv.export.golden import Golden, ignore, replay
 from onekv.export.manifest import Difference, Parity
 from onekv.export.options import ExportOptions, Ops, Target
-from onekv.export.targets import Progress
+from onekv.export.targets import Progress, target_rules
 from onekv.quantize.numbers import ROUNDED, Number
 from onekv.runtime.sessions import Logits, Session, open_session
 
@@ -19,7 +19,15 @@ _EXACT_SINGLES = 8
 
 # Relative L2 that each number format is allowed: rounding, with room for other orders of sums.
 # Integers are compared with a source that rounds in the same way.
-TOLERANCE = {Number.FP32: 1e-5, Number.FP16: 5e-3, Number.INT8: 5e-3, Number.INT4: 1e-2}
+TOLERANCE = {
+    Number.FP32: 1e-5,
+    Number.FP16: 5e-3,
+    Number.INT16: 5e-3,
+    Number.INT8: 5e-3,
+    Number.INT4: 1e-2,
+}
+# Activations in fixed ranges of 16 bits: a scale that two graphs disagree on costs more than this.
+_FIXED_RANGES = 5e-2
 # Stock operators round queries to meet rows of integers, which the source does not.
 _ROUNDED_QUERIES = 2e-2
 # A bundle and the disturbed source are two independent neighbours of the source model.
@@ -46,8 +54,12 @@ def check_parity(
     options: ExportOptions,
     against: str,
     progress: Progress = ignore,
+    tolerance: float | None = None,
 ) -> Parity:
-    """Replay golden tokens through a bundle and judge the result."""
+    """Replay golden tokens through a bundle and judge the result.
+
+    `tolerance` is the relative L2 that is allowed, None for what the number formats allow.
+    """
     slow = options.target is Target.ONNX and options.weights in ROUNDED
     got = replay(session, golden, progress, _EXACT_SINGLES if slow else None)
     is_decode = golden.positions >= golden.prompt_length
@@ -56,7 +68,7 @@ def check_parity(
         for chosen in (~is_decode, is_decode)
     ]
     equal, unequal = _greedy(got, golden, max(part.max_abs for part in parts))
-    tolerance = _tolerance(options, golden)
+    tolerance = _tolerance(options, golden) if tolerance is None else tolerance
     reasons = [
         f"{name}: relative L2 {part.relative_l2:.2e} is above {tolerance:.0e}"
         for name, part in zip(("prefill", "decode"), parts)
@@ -85,25 +97,30 @@ def check_bundle(
     """Check a bundle's file as it runs here, and in the form that devices without our kernel run.
 
     Activations that the file rounds beside integer weights stay floats where the runtime can be
-    told so: that rounding is a matter of quality, and would hide a graph that is wrong.
+    told so: that rounding is a matter of quality, and would hide a graph that is wrong. A file
+    that rounds to fixed ranges is checked as it ships, too, for its ranges could be wrong.
 
     Raises:
         OnekvError: the target's runtime is not installed, or refuses the file.
     """
     session = open_session(options.target, entry, options.context, exact=True)
     parity = check_parity(session, golden, options, against, progress)
+    if options.profile in target_rules(options.target).calibrated:
+        session = open_session(options.target, entry, options.context)
+        rounded = check_parity(session, golden, options, against, progress, _FIXED_RANGES)
+        return _with_form(parity, "rounded", rounded, "rounded activations")
     if options.target is not Target.ONNX or not session.kernel:
         return parity
     session = open_session(options.target, entry, options.context, kernel=False, exact=True)
     stock = check_parity(session, golden, options, against, progress)
-    reasons = (f"with {stock.operators}: {reason}" for reason in stock.reasons)
-    return parity.model_copy(
-        update={
-            "stock": stock,
-            "passed": parity.passed and stock.passed,
-            "reasons": (*parity.reasons, *reasons),
-        }
-    )
+    return _with_form(parity, "stock", stock, stock.operators)
+
+
+def _with_form(parity: Parity, field: str, form: Parity, name: str) -> Parity:
+    """A verdict on two forms of a file, the second kept in a field of the first's record."""
+    reasons = (*parity.reasons, *(f"with {name}: {reason}" for reason in form.reasons))
+    passed = parity.passed and form.passed
+    return parity.model_copy(update={field: form, "passed": passed, "reasons": reasons})
 
 
 def _tolerance(options: ExportOptions, golden: Golden) -> float:

@@ -6,10 +6,14 @@ import enum
 
 
 class Number(enum.StrEnum):
-    """A number format by the name that `--weights` and `--cache` take."""
+    """A number format by the name that `--weights` and `--cache` take.
+
+    INT16 is for caches whose scale is fixed in the graph that reads them.
+    """
 
     FP32 = "fp32"
     FP16 = "fp16"
+    INT16 = "int16"
     INT8 = "int8"
     INT4 = "int4"
 

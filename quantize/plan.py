@@ -23,7 +23,7 @@ SMALLEST = 2048
 SCALE_BYTES = 2
 """Scales are values of float16; `weights.quantise` says why."""
 
-BITS = {Number.FP32: 32, Number.FP16: 16, Number.INT8: 8, Number.INT4: 4}
+BITS = {Number.FP32: 32, Number.FP16: 16, Number.INT16: 16, Number.INT8: 8, Number.INT4: 4}
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"

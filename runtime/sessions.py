@@ -116,12 +116,13 @@ def open_session(
     try:
         if target == "onnx":
             from onekv.runtime.onnx_session import OnnxOptions, OnnxSession
+            from onekv.runtime.onnx_static import is_static, open_static
 
+            if is_static(path):
+                _check_one_form(kernel, "NPU graphs")
+                return open_static(path, context, exact)
             return OnnxSession(path, context, OnnxOptions(kernel=_wanted(kernel), exact=exact))
-        if kernel is not None:
-            raise UsageError(
-                f"{target} bundles hold one form of attention", "Leave --ops out: export chose it."
-            )
+        _check_one_form(kernel, f"{target} bundles")
         if target == "coreml":
             from onekv.runtime.coreml_session import open_coreml
 
@@ -136,6 +137,11 @@ def open_session(
             f"Install it: pip install 'onekv[{target}]'",
         ) from error
     raise OnekvError(f"no runtime here executes {target} bundles")
+
+
+def _check_one_form(kernel: bool | None, what: str) -> None:
+    if kernel is not None:
+        raise UsageError(f"{what} hold one form of attention", "Leave --ops out: export chose it.")
 
 
 def _wanted(kernel: bool | None) -> bool | None:

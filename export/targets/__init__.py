@@ -33,7 +33,8 @@ class LowerRequest:
 
     `load` maps the float weights, named as in `Decoder`, when called. `quantised` holds those
     of them that are to be stored as integers, by the same names. `release` gives back the memory
-    of what was read, which is read again when it is touched.
+    of what was read, which is read again when it is touched. `calibration` are the tokens of a
+    text, for a profile that rounds activations to fixed ranges.
     """
 
     spec: ModelSpec
@@ -43,6 +44,7 @@ class LowerRequest:
     bos_token_id: int | None
     quantised: Mapping[str, QuantisedWeight] = field(default_factory=dict)
     release: Callable[[], None] = lambda: None
+    calibration: tuple[int, ...] = ()
 
 
 def target_rules(target: Target) -> TargetRules:

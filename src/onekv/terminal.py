@@ -110,6 +110,12 @@ def parity_lines(parity: Parity) -> Iterator[str]:
     if parity.stock is not None:
         part = parity.stock.decode
         yield f"with {parity.stock.operators} instead: relative L2 {part.relative_l2:.2e} in decode"
+    if parity.rounded is not None:
+        part = parity.rounded.decode
+        yield (
+            f"with activations rounded as it ships: relative L2 {part.relative_l2:.2e} in decode "
+            f"(at most {parity.rounded.tolerance:.1e})"
+        )
     verdict = "computes the source model" if parity.passed else "FAILS"
     yield f"verdict: {verdict} (relative L2 at most {parity.tolerance:.1e})"
     if parity.drift > _LOOSE:

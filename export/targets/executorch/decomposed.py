@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from onekv.export.model.cache import LayerCache, Step
+from onekv.export.model.decomposed import masked_attention
 from onekv.export.model.spec import ModelSpec
 from onekv.runtime.reference import rotate
 
@@ -57,15 +58,17 @@ class DecomposedCache:
         length, new = shape[0], q.shape[1]
         if len(rows) == 1 and step.cos is not None and step.sin is not None:
             keys = rotate(keys, step.cos[:length].unsqueeze(1), step.sin[:length].unsqueeze(1))
+        mask = _mask(step.pos, new, length, step.window)
         group = q.shape[2] // shape[1]
-        scores = torch.bmm(q[0].permute(1, 0, 2), _repeated(keys, group).permute(0, 2, 1))
-        weights = (scores * step.scale + _mask(step.pos, new, length, step.window)).softmax(-1)
-        out = torch.bmm(weights, _repeated(values, group))
-        return out.permute(1, 0, 2).contiguous().unsqueeze(0)
+        keys, values = _repeated(keys, group), _repeated(values, group)
+        return masked_attention(q, keys, values, lambda scores: scores + mask, step.scale)
 
 
 def _repeated(rows: Tensor, group: int) -> Tensor:
-    """Rows [L, Hkv, D] for every query head: [Hq, L, D]. Delegates know no grouped heads."""
+    """Rows [L, Hkv, D] for every query head: [Hq, L, D].
+
+    The queries of a group, stacked instead, make the sizes of a traced product depend on S.
+    """
     length, heads, dim = rows.shape
     wide = rows.permute(1, 0, 2).unsqueeze(1)
     return torch.cat([wide] * group, 1).reshape(heads * group, length, dim)

@@ -8,11 +8,13 @@ import onnx_ir as ir
 import torch
 
 from onekv.export.model.rope import rotary_tables
+from onekv.export.options import Profile
 from onekv.export.targets import LowerRequest, Progress
 from onekv.export.targets.onnx.body import DOMAIN, operator_function
 from onekv.export.targets.onnx.genai import write_genai_config
 from onekv.export.targets.onnx.integers import attach_integers, share
 from onekv.export.targets.onnx.libraries import ship_libraries
+from onekv.export.targets.onnx.npu import lower_static
 from onekv.export.targets.onnx.trace import trace
 from onekv.export.targets.onnx.weights import attach, release, save, simplify
 from onekv.quantize.numbers import Number
@@ -35,6 +37,8 @@ def lower(request: LowerRequest, folder: Path, progress: Progress | None = None)
     The graph is traced without weights; they are then read and written one at a time.
     """
     spec, options = request.spec, request.options
+    if options.profile is Profile.NPU:
+        return lower_static(request, folder, progress or (lambda *_: None))
     weights = _FLOATS[options.weights]
     model = trace(spec, options.context, weights, RowFormat(options.cache))
     simplify(model)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from onekv.errors import UsageError
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, TargetRules
+from onekv.export.options import ExportOptions, Profile, TargetRules
 from onekv.export.targets.onnx.libraries import check_libraries
 from onekv.quantize.numbers import Number
-from onekv.quantize.plan import IntegerRules
+from onekv.quantize.plan import IntegerRules, WeightPlan
 from onekv.runtime.platforms import Platform
 from onekv.runtime.rows import INT4_GROUP, RowFormat, record_layout
 
@@ -17,6 +17,16 @@ _BLOCKS = (16, 32, 64, 128, 256)
 # an outlier takes the steps of more neighbours. Blocks of 16 are slower and buy little more.
 _ROW_BLOCKS = (32, 16)
 
+
+def _notes(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> tuple[str, ...]:
+    if options.profile is not Profile.NPU:
+        return ()
+    return (
+        f"Activations of 16 bits in ranges calibrated on {options.calibration}; checked in ONNX "
+        "Runtime on the CPU. No phone has run such a file yet: measure before you ship.",
+    )
+
+
 RULES = TargetRules(
     weights=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
     caches=(Number.FP32, Number.FP16, Number.INT8, Number.INT4),
@@ -25,9 +35,24 @@ RULES = TargetRules(
         int8_group=_ROW_BLOCKS[0],
         column_multiple=_BLOCKS[0],
     ),
+    notes=_notes,
+    profiles=(Profile.CPU, Profile.NPU),
+    weights_on={Profile.NPU: (Number.INT8, Number.INT4)},
+    caches_on={Profile.NPU: (Number.INT16,)},
+    calibrated=(Profile.NPU,),
+    # An NPU multiplies by matrices with a scale per row alone.
+    integers_on={Profile.NPU: IntegerRules(groups={}, int4_group=None)},
     row_parts=2,
     platforms=tuple(Platform),
 )
+
+
+_PREFILL_MOST = 64
+
+
+def prefill_length(context: int) -> int:
+    """Tokens that the prefill graph of the npu profile takes; the context's end is decoded."""
+    return min(_PREFILL_MOST, max(2, context // 4))
 
 
 def block_size(columns: int, group: int) -> int:
@@ -50,6 +75,11 @@ def check(spec: ModelSpec, options: ExportOptions) -> None:
         )
     if options.cache is Number.INT4 and spec.sharing.one_tensor:
         _check_halves(spec.head_dim)
+    if options.profile is Profile.NPU and options.platforms:
+        raise UsageError(
+            f"platform {options.platforms[0]}: graphs for an NPU hold no operator of a library",
+            "Leave --platform out, or choose --profile cpu.",
+        )
     check_libraries(spec, options.platforms)
 
 
