@@ -26,14 +26,28 @@ const Engine* const kEngines[] = {
 
 constexpr int32_t kCount = sizeof kEngines / sizeof *kEngines;
 
+struct Supported {
+  bool by_isa[kCount];
+
+  Supported() {
+    for (int32_t isa = 0; isa < kCount; ++isa) by_isa[isa] = kEngines[isa]->supported();
+  }
+};
+
+// Asked once: where a hypervisor answers for the CPU, asking takes longer than a short call.
+bool supported(int32_t isa) {
+  static const Supported known;
+  return known.by_isa[isa];
+}
+
 int32_t find_best() {
   int32_t best = 0;
   for (int32_t isa = 0; isa < kCount; ++isa) {
-    if (kEngines[isa]->supported()) best = isa;
+    if (supported(isa)) best = isa;
   }
   const char* wanted = std::getenv("ONEKV_ISA");
   for (int32_t isa = 0; wanted && isa <= best; ++isa) {
-    if (std::strcmp(wanted, kEngines[isa]->name) == 0 && kEngines[isa]->supported()) return isa;
+    if (std::strcmp(wanted, kEngines[isa]->name) == 0 && supported(isa)) return isa;
   }
   return best;
 }
@@ -51,7 +65,7 @@ extern "C" const char* onekv_isa_name(int32_t isa) {
 }
 
 extern "C" int32_t onekv_isa_supported(int32_t isa) {
-  return isa >= 0 && isa < onekv::kCount && onekv::kEngines[isa]->supported();
+  return isa >= 0 && isa < onekv::kCount && onekv::supported(isa);
 }
 
 extern "C" int32_t onekv_isa_best(void) {

@@ -22,8 +22,7 @@ struct Fp16Keys {
   static void stage_query(const Problem&, W& w, const float* halves, int m, char* to) {
     float& factor = w.mode.factor[m];
     if (factor == 0) {
-      float top = 0;
-      for (int i = 0; i < 2 * w.half; ++i) top = std::fmax(top, std::fabs(halves[i]));
+      float top = largest_magnitude<typename Mode::V>(halves, 2 * w.half);
       factor = top > Mode::kQueryTop * 1e-30f ? Mode::kQueryTop / top : 1;
     }
     narrow_all(halves, 2 * w.half, factor, to);

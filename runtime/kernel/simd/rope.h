@@ -16,30 +16,43 @@ struct TileTable {
   TileTable from(int i) const { return {row(i), row_bytes}; }
 };
 
-// Cosines then sines of position t relative to position 0, each padded to `half`. Pairs lie in
-// halves whatever the pairing. `last` is the last row of the tables that may be read.
-static inline void relative_angles(const Problem& p, int half, int64_t t, float* to) {
-  const onekv_attend_args& a = *p.args;
-  if (t >= a.table_length) t = 0;
-  const float* cos = a.cos + t * a.table_stride;
-  const float* sin = a.sin + t * a.table_stride;
-  int pairs = p.head_dim / 2;
-  for (int i = 0; i < pairs; ++i) {
-    // Dividing by row 0 takes out the attention factor and where the angles start.
-    float c0 = a.cos[i], s0 = a.sin[i], size = c0 * c0 + s0 * s0;
-    float inverse = size > 0 ? 1 / size : 0;
-    to[i] = size > 0 ? (cos[i] * c0 + sin[i] * s0) * inverse : 1;
-    to[half + i] = (sin[i] * c0 - cos[i] * s0) * inverse;
+// Angles of any position relative to position 0, cosines then sines, each padded to `half`. Pairs lie
+// in halves whatever the pairing.
+struct RelativeAngles {
+  const onekv_attend_args& args;
+  int pairs, half;
+  // Multiplying by position 0 turned the other way, over its squared length, takes out the attention
+  // factor and where the angles start. A pair without length is not turned.
+  float cos[kMaxHeadDim / 2], sin[kMaxHeadDim / 2], unturned[kMaxHeadDim / 2];
+
+  RelativeAngles(const Problem& p, int padded) : args(*p.args), pairs(p.head_dim / 2), half(padded) {
+    for (int i = 0; i < pairs; ++i) {
+      float c = args.cos[i], s = args.sin[i], size = c * c + s * s;
+      float inverse = size > 0 ? 1 / size : 0;
+      cos[i] = c * inverse, sin[i] = s * inverse, unturned[i] = size > 0 ? 0 : 1;
+    }
   }
-  for (int i = pairs; i < half; ++i) to[i] = 1, to[half + i] = 0;
-}
+
+  void of(int64_t position, float* __restrict to) const {
+    if (position >= args.table_length) position = 0;
+    const float* c = args.cos + position * args.table_stride;
+    const float* s = args.sin + position * args.table_stride;
+    for (int i = 0; i < pairs; ++i) {
+      to[i] = c[i] * cos[i] + s[i] * sin[i] + unturned[i];
+      to[half + i] = s[i] * cos[i] - c[i] * sin[i];
+    }
+    for (int i = pairs; i < half; ++i) to[i] = 1, to[half + i] = 0;
+  }
+};
 
 template <class Mode>
 static void fill_tile_table(const Problem& p, int half, int rows, char* table) {
-  float angles[kMaxHeadDim + 2 * Mode::kBlock];
-  for (int t = 0; p.args->cos && t < rows; ++t) {
-    relative_angles(p, half, t, angles);
-    Mode::fill_table_row(p, angles, half, table + t * Mode::table_row_bytes(p, half));
+  if (!p.args->cos) return;
+  float row[kMaxHeadDim + 2 * Mode::kBlock];
+  RelativeAngles angles(p, half);
+  for (int t = 0; t < rows; ++t) {
+    angles.of(t, row);
+    Mode::fill_table_row(p, row, half, table + t * Mode::table_row_bytes(p, half));
   }
 }
 

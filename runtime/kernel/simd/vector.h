@@ -98,6 +98,17 @@ static inline float max_of(typename V::F x) {
   return most;
 }
 
+// Of a whole number of vectors.
+template <class V>
+static inline float largest_magnitude(const float* from, int count) {
+  typename V::F most = {};
+  for (int i = 0; i < count; i += V::kLanes) {
+    auto x = load<typename V::F>(from + i);
+    most = V::max(most, V::max(x, -x));
+  }
+  return max_of<V>(most);
+}
+
 static inline int round_up(int count, int step) { return (count + step - 1) / step * step; }
 
 }  // namespace
