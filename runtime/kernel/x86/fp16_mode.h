@@ -3,8 +3,8 @@
 #pragma once
 
 #include "../simd/fp16_keys.h"
-#include "../simd/scores.h"
 #include "fp16_values.h"
+#include "row_scores.h"
 
 namespace onekv {
 namespace {
@@ -13,7 +13,7 @@ struct Fp16Mode : Fp16Keys<Fp16Mode> {
   using V = Avx512;
   using F = V::F;
   using Lanes = Halves;
-  using Sum = Halves;
+  using Sum = HalfSum;
   using W = Workspace<Fp16Mode>;
   static constexpr int kBlock = 16;
   static constexpr int kMostHeads = 4;  // more would leave more terms of a row to one lane
@@ -36,7 +36,9 @@ struct Fp16Mode : Fp16Keys<Fp16Mode> {
            p.head_dim % kFp16Dims == 0;
   }
 
-  static Sum dot(Sum sum, Lanes q, __m512i row) { return sum + q * (Halves)row; }
+  static Sum dot(Sum sum, Lanes q, __m512i row) { return {sum.lanes + q * (Halves)row}; }
+  static Sum dot(Sum sum, Lanes q, Lanes row) { return {sum.lanes + q * row}; }
+  static F to_float(__m512 sum) { return (F)sum; }
   template <int Units>
   static F total(const Sum* sums) {
     return (F)total_of_halves<16 / Units>(sums);
@@ -53,10 +55,32 @@ struct Fp16Mode : Fp16Keys<Fp16Mode> {
     if (at < 2 * half) turn_pairs<Vector<_Float16, 16>, Gain>(x, y, table, half, at, to);
   }
 
-  static bool keeps_apart(const Problem& p, int) { return p.head_dim > kMostShared; }
+  static constexpr int kHalfBytes = 32;  // of a row for each vector of its key
+
+  template <int N, bool Turn, bool Split>
+  static ONEKV_INLINE void make_key(const Problem&, const uint8_t* x, const uint8_t* y,
+                                    const char* table, float*, Lanes* key) {
+    for (int n = 0; n < N / 2; ++n) {
+      Halves low = load<Halves>(x + 64 * n), high = load<Halves>(y + 64 * n);
+      if (Turn) {
+        Halves cos = load<Halves>(table + 64 * n), sin = load<Halves>(table + 32 * N + 64 * n);
+        key[n] = low * cos - high * sin, key[N / 2 + n] = high * cos + low * sin;
+      } else {
+        key[n] = low, key[N / 2 + n] = high;
+      }
+    }
+  }
+
+  static bool has_few_keys(const Problem& p, int queries) {
+    return has_few<Fp16Mode>(p, queries) && !(p.args->cos && p.args->key_gain);
+  }
+  static bool keeps_apart(const Problem& p, int queries) {
+    return p.head_dim > kMostShared || has_few_keys(p, queries);
+  }
   static void score(const Problem& p, const RowSpan& span, int64_t position,
                     const TileTable& table, W& w) {
-    score_span(p, span, position, table, w);
+    has_few_keys(p, w.queries) ? score_few(p, span, position, table, w)
+                               : score_span(p, span, position, table, w);
     bool finite = true;
     for (int m = 0; m < w.queries; ++m) finite &= unscale(w, m, span.count);
     if (!finite) score_in_fp32(p, span, position, w);
