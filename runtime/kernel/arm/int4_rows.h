@@ -8,7 +8,16 @@ namespace onekv {
 namespace {
 
 struct TableInt4 {
-  static void open(const uint8_t* record, int dim, uint8_t* to) {
+  template <class Ask>
+  static void open(const uint8_t* records, int64_t stride, int count, int dim, uint8_t* to,
+                   int64_t to_stride, const Ask& ask) {
+    for (int r = 0; r < count; ++r) {
+      ask();
+      open_row(records + r * stride, dim, to + r * to_stride);
+    }
+  }
+
+  static void open_row(const uint8_t* record, int dim, uint8_t* to) {
     const int groups = dim / kInt4Group;
     float scales[kMaxHeadDim / kInt4Group], largest = 0;
     for (int g = 0; g < groups; ++g) {

@@ -22,7 +22,12 @@ struct Int4Levels {
 };
 constexpr Int4Levels kLevels;
 
-// Opener::open(record, dim, to) writes the int8 record of an int4 record.
+// So many rows are opened by one call: enough that reading their scales first, all of them, hides how
+// long the first lines of rows take to come.
+constexpr int kOpenedTogether = 64;
+
+// Opener::open(records, stride, count, dim, to, to_stride, ask) writes the int8 records of `count` int4
+// records, at most kOpenedTogether, and calls ask() at each.
 template <class Opener>
 struct Int4Rows {
   uint8_t* rows[2];  // [kSuperTile][stride] for each part
@@ -37,11 +42,16 @@ struct Int4Rows {
     RowSpan opened{{rows[0], rows[1]}, stride, span.count};
     int asks = static_cast<int>(ahead.bytes / 4 / span.count / 64 + 1);
     Lines lines = ahead.take(ahead.bytes / 4, int64_t{asks} * span.count);
-    for (int t = 0; t < span.count; ++t) {
+    auto ask = [&] {
       for (int i = 0; i < asks; ++i) lines.ask();
-      for (int part = 0; part < p.parts; ++part) {
-        Opener::open(span.part[part] + t * span.stride, p.part_dim, rows[part] + t * stride);
-      }
+    };
+    for (int t = 0; t < span.count; t += kOpenedTogether) {
+      int count = span.count - t < kOpenedTogether ? span.count - t : kOpenedTogether;
+      Opener::open(span.part[0] + t * span.stride, span.stride, count, p.part_dim,
+                   rows[0] + t * stride, stride, ask);
+      if (p.parts == 1) continue;
+      Opener::open(span.part[1] + t * span.stride, span.stride, count, p.part_dim,
+                   rows[1] + t * stride, stride, [] {});
     }
     return opened;
   }

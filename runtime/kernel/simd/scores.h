@@ -7,9 +7,10 @@
 namespace onekv {
 namespace {
 
-// Rows [0, Rows) against Vectors vectors of Heads queries each.
+// Rows [0, Rows) against Vectors vectors of Heads queries each. A function of its own: inlined into a
+// large one, GCC copies all sums at every turn.
 template <class Mode, int Heads, int Vectors, int Rows>
-static inline void score_block(const char* packed, int64_t vector_bytes, Keys keys,
+static __attribute__((noinline)) void score_block(const char* packed, int64_t vector_bytes, Keys keys,
                                int64_t row_bytes, float* scores, int stride) {
   using V = typename Mode::V;
   constexpr int units = V::kLanes / Heads;

@@ -50,6 +50,12 @@ static inline __attribute__((always_inline)) T add_in_fours(T a, T b, std::index
   return (T)even + (T)odd;
 }
 
+// Lane l of the result is lane l + Step of x.
+template <int Step, class T, std::size_t... L>
+static inline __attribute__((always_inline)) T turn_lanes(T x, std::index_sequence<L...>) {
+  return __builtin_shufflevector(x, x, ((L + Step) % sizeof...(L))...);
+}
+
 // `sums` holds Parts vectors; lane h * Parts + r of the result is the sum over p of lane
 // h * Parts + p of sums[r].
 template <int Parts, class V, class T>
@@ -84,18 +90,25 @@ static inline typename V::F exp2_of(typename V::F x) {
   return (F)((I)y + ((I)shifted << 23));
 }
 
+// All lanes combined, by halves: one after the other they would wait for each other.
+template <class V, int Lanes = V::kLanes, class T, class Combine>
+static inline float fold(T x, const Combine& combine) {
+  if constexpr (Lanes == 1) {
+    return x[0];
+  } else {
+    T other = turn_lanes<Lanes / 2>(x, std::make_index_sequence<V::kLanes>());
+    return fold<V, Lanes / 2>(combine(x, other), combine);
+  }
+}
+
 template <class V>
 static inline float sum_of(typename V::F x) {
-  float total = 0;
-  for (int lane = 0; lane < V::kLanes; ++lane) total += x[lane];
-  return total;
+  return fold<V>(x, [](typename V::F a, typename V::F b) { return a + b; });
 }
 
 template <class V>
 static inline float max_of(typename V::F x) {
-  float most = x[0];
-  for (int lane = 1; lane < V::kLanes; ++lane) most = x[lane] > most ? x[lane] : most;
-  return most;
+  return fold<V>(x, [](typename V::F a, typename V::F b) { return V::max(a, b); });
 }
 
 // Of a whole number of vectors.

@@ -5,6 +5,8 @@
 
 #include "../simd/vector.h"
 
+#define ONEKV_INLINE inline __attribute__((always_inline))
+
 namespace onekv {
 namespace {
 

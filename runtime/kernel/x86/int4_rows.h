@@ -1,4 +1,4 @@
-// One int4 row as an int8 row, by byte shuffles.
+// int4 rows as int8 rows, by byte shuffles.
 #pragma once
 
 #include "../simd/int4_rows.h"
@@ -8,53 +8,88 @@ namespace onekv {
 namespace {
 
 struct ShuffleInt4 {
-  // By 16 groups at most, which is head_dim 512. The usual ones as constants: what is left of a row
-  // is otherwise mostly loops.
-  static void open(const uint8_t* record, int dim, uint8_t* to) {
-    if (dim == 64) return open_few<2>(record, to);
-    if (dim == 128) return open_few<4>(record, to);
+  static constexpr float kStep = 7.0f / 127;
+
+  // The usual head_dims take their scales together: what is left of a row is otherwise mostly those.
+  template <class Ask>
+  static void open(const uint8_t* records, int64_t stride, int count, int dim, uint8_t* to,
+                   int64_t to_stride, const Ask& ask) {
+    if (dim == 64) return open_some<2>(records, stride, count, to, to_stride, ask);
+    if (dim == 128) return open_some<4>(records, stride, count, to, to_stride, ask);
+    for (int r = 0; r < count; ++r) {
+      ask();
+      open_row(records + r * stride, dim, to + r * to_stride);
+    }
+  }
+
+  // By 16 groups at most, which is head_dim 512.
+  static void open_row(const uint8_t* record, int dim, uint8_t* to) {
     const int groups = dim / kInt4Group;
     alignas(64) int32_t of[16];
     __mmask16 real = static_cast<__mmask16>((1 << groups) - 1);
     __m512 scales = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(real, record + dim / 2));
     float largest = _mm512_reduce_max_ps(scales), factor = largest > 0 ? 127 / largest : 0;
-    store(of, _mm512_cvtps_epi32(_mm512_mul_ps(scales, _mm512_set1_ps(factor))));
+    store(of, steps_of(scales, _mm512_set1_ps(factor)));
     for (int g = 0; g < groups / 2; ++g) {
-      open_groups(record + 32 * g, of[g], of[groups / 2 + g], to + 32 * g, to + dim / 2 + 32 * g);
+      __m256i both = load<__m256i>(record + 32 * g), nibble = _mm256_set1_epi8(15);
+      __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
+      store(to + 32 * g, _mm256_shuffle_epi8(levels(of[g]), _mm256_and_si256(both, nibble)));
+      store(to + dim / 2 + 32 * g, _mm256_shuffle_epi8(levels(of[groups / 2 + g]), upper));
     }
     store(to + dim, largest * kStep);
+  }
+
+  // Scales as 1/127 of the largest of their row.
+  static __m512i steps_of(__m512 scales, __m512 factor) {
+    __m512i steps = _mm512_cvtps_epi32(_mm512_mul_ps(scales, factor));
+    return _mm512_and_si512(steps, _mm512_set1_epi32(127));
+  }
+
+  static __m256i levels(int32_t m) { return _mm256_broadcastsi128_si256(load<__m128i>(kLevels.of[m])); }
+
+  template <int Groups, class Ask>
+  static void open_some(const uint8_t* records, int64_t stride, int count, uint8_t* to,
+                        int64_t to_stride, const Ask& ask) {
+    constexpr int dim = Groups * kInt4Group, all = kOpenedTogether * Groups;
+    alignas(64) uint16_t scales[all];
+    alignas(64) int32_t steps[all];
+    alignas(64) float largest[all];
+    for (int r = 0; r < count; ++r) {
+      std::memcpy(scales + r * Groups, records + r * stride + dim / 2, 2 * Groups);
+    }
+    for (int i = 0; i < count * Groups; i += 16) {
+      __m512 some = _mm512_cvtph_ps(load<__m256i>(scales + i));
+      __m512 most = _mm512_max_ps(some, _mm512_permute_ps(some, 0xb1));  // of neighbours
+      if (Groups == 4) most = _mm512_max_ps(most, _mm512_permute_ps(most, 0x4e));
+      // A row of zeros divides by zero; its steps do not matter.
+      store(steps + i, steps_of(some, _mm512_div_ps(_mm512_set1_ps(127), most)));
+      store(largest + i, _mm512_mul_ps(most, _mm512_set1_ps(kStep)));
+    }
+    for (int r = 0; r < count; ++r) {
+      ask();
+      open_groups<Groups>(records + r * stride, steps + r * Groups, to + r * to_stride);
+      store(to + r * to_stride + dim, largest[r * Groups]);
+    }
   }
 
   template <int Groups>
-  static void open_few(const uint8_t* record, uint8_t* to) {
-    constexpr int dim = Groups * kInt4Group;
-    using Stored = std::conditional_t<Groups == 2, int32_t, int64_t>;
-    __m128 scales = _mm_cvtph_ps(_mm_cvtsi64_si128(load<Stored>(record + dim / 2)));
-    __m128 most = Groups == 2 ? scales : _mm_max_ps(scales, _mm_movehl_ps(scales, scales));
-    most = _mm_max_ss(most, _mm_movehdup_ps(most));
-    float largest = _mm_cvtss_f32(most), factor = largest > 0 ? 127 / largest : 0;
-    __m128i of = _mm_cvtps_epi32(_mm_mul_ps(scales, _mm_set1_ps(factor)));
+  static ONEKV_INLINE void open_groups(const uint8_t* from, const int32_t* steps, uint8_t* to) {
+    __m512i nibble = _mm512_set1_epi8(15);
     if constexpr (Groups == 2) {
-      open_groups(record, _mm_extract_epi32(of, 0), _mm_extract_epi32(of, 1), to, to + 32);
+      __m256i both = load<__m256i>(from);
+      __m512i each = _mm512_inserti64x4(_mm512_castsi256_si512(both), _mm256_srli_epi16(both, 4), 1);
+      store(to, _mm512_shuffle_epi8(two_levels(steps[0], steps[1]), _mm512_and_si512(each, nibble)));
     } else {
-      open_groups(record, _mm_extract_epi32(of, 0), _mm_extract_epi32(of, 2), to, to + 64);
-      open_groups(record + 32, _mm_extract_epi32(of, 1), _mm_extract_epi32(of, 3), to + 32, to + 96);
+      __m512i both = load<__m512i>(from), upper = _mm512_srli_epi16(both, 4);
+      store(to, _mm512_shuffle_epi8(two_levels(steps[0], steps[1]), _mm512_and_si512(both, nibble)));
+      store(to + 64, _mm512_shuffle_epi8(two_levels(steps[2], steps[3]), _mm512_and_si512(upper, nibble)));
     }
-    store(to + dim, largest * kStep);
   }
 
-  static constexpr float kStep = 7.0f / 127;
-
-  // Two groups lie in the halves of 32 bytes.
-  static void open_groups(const uint8_t* from, int first, int second, uint8_t* low, uint8_t* high) {
-    __m256i both = load<__m256i>(from), nibble = _mm256_set1_epi8(15);
-    __m256i upper = _mm256_and_si256(_mm256_srli_epi16(both, 4), nibble);
-    store(low, _mm256_shuffle_epi8(levels(first), _mm256_and_si256(both, nibble)));
-    store(high, _mm256_shuffle_epi8(levels(second), upper));
-  }
-
-  static __m256i levels(int32_t m) {
-    return _mm256_broadcastsi128_si256(load<__m128i>(kLevels.of[m & 127]));
+  // The levels of one group in the lower half, of another in the upper.
+  static ONEKV_INLINE __m512i two_levels(int32_t lower, int32_t upper) {
+    __m512i levels = _mm512_broadcast_i32x4(load<__m128i>(kLevels.of[lower]));
+    return _mm512_mask_broadcast_i32x4(levels, 0xff00, load<__m128i>(kLevels.of[upper]));
   }
 };
 

@@ -25,7 +25,7 @@ struct IntegerWeights {
   }
 
   // Weights beyond `count` up to the next vector become 0.
-  void fill(int m, float* weights, const float* scales, int count) {
+  __attribute__((noinline)) void fill(int m, float* weights, const float* scales, int count) {
     using F = Avx512::F;
     F most = {}, scaled[kSuperTile / 16];
     for (int t = 0, i = 0; t < count; t += 16, ++i) {
@@ -57,67 +57,113 @@ static inline void add_quads(__m512i total, int j, float step, float alpha, floa
   }
 }
 
-// Vectors [First, First + Vectors) of 64 dimensions of rows, for Queries queries.
-template <int Queries, int First, int Vectors, bool Fine>
-static void add_integer_block(const uint8_t* rows, int64_t stride, int count,
-                              const IntegerWeights<Fine>& w, int m, const float* alpha, float* out,
-                              int out_stride, Lines ahead) {
-  constexpr int weight_stride = IntegerWeights<Fine>::kStride;
-  __m512i high[Queries][Vectors] = {}, low[Queries][Vectors] = {};
-  auto add = [&](int t, const uint8_t* a, const uint8_t* b, const uint8_t* c, const uint8_t* d) {
-    ahead.ask();
-    __m512i ra = load<__m512i>(a), rb = load<__m512i>(b), rc = load<__m512i>(c);
-    __m512i rd = load<__m512i>(d), quads[Vectors];
-    for (int j = 0; j < Vectors; j += 2) {
-      bool upper = First + j == 2;
-      __m512i ab = upper ? _mm512_unpackhi_epi8(ra, rb) : _mm512_unpacklo_epi8(ra, rb);
-      __m512i cd = upper ? _mm512_unpackhi_epi8(rc, rd) : _mm512_unpacklo_epi8(rc, rd);
-      quads[j] = _mm512_unpacklo_epi16(ab, cd), quads[j + 1] = _mm512_unpackhi_epi16(ab, cd);
-    }
-    for (int q = 0; q < Queries; ++q) {
-      int at = (m + q) * weight_stride + t;
-      __m512i first = _mm512_set1_epi32(load<int32_t>(w.high + at));
-      for (int j = 0; j < Vectors; ++j) high[q][j] = _mm512_dpbusd_epi32(high[q][j], first, quads[j]);
-      if (!Fine) continue;
-      __m512i second = _mm512_set1_epi32(load<int32_t>(w.low + at));
-      for (int j = 0; j < Vectors; ++j) low[q][j] = _mm512_dpbusd_epi32(low[q][j], second, quads[j]);
-    }
-  };
-  int t = 0;
-  for (; t + 4 <= count; t += 4, rows += 4 * stride) {
-    add(t, rows, rows + stride, rows + 2 * stride, rows + 3 * stride);
+// Vectors [First, First + Vectors) of 64 dimensions of four rows: four positions in each lane.
+template <int First, int Vectors>
+static ONEKV_INLINE void interleave(const uint8_t* rows, int64_t stride, __m512i* quads) {
+  __m512i a = load<__m512i>(rows), b = load<__m512i>(rows + stride);
+  __m512i c = load<__m512i>(rows + 2 * stride), d = load<__m512i>(rows + 3 * stride);
+#pragma GCC unroll 2
+  for (int j = 0; j < Vectors; j += 2) {
+    bool upper = First + j == 2;
+    __m512i ab = upper ? _mm512_unpackhi_epi8(a, b) : _mm512_unpacklo_epi8(a, b);
+    __m512i cd = upper ? _mm512_unpackhi_epi8(c, d) : _mm512_unpacklo_epi8(c, d);
+    quads[j] = _mm512_unpacklo_epi16(ab, cd), quads[j + 1] = _mm512_unpackhi_epi16(ab, cd);
   }
-  // Rows beyond the last are the last again, at weight 0.
-  auto row = [&](int i) { return rows + (t + i < count ? i : count - 1 - t) * stride; };
-  if (t < count) add(t, row(0), row(1), row(2), row(3));
+}
+
+// The weights of some positions: of the queries from m on, and of the positions from t on.
+template <bool Fine>
+struct WeightsAt {
+  const uint8_t* high;
+  const uint8_t* low;
+  const float* step;
+
+  WeightsAt(const IntegerWeights<Fine>& w, int m, int t)
+      : high(w.high + m * w.kStride + t), low(w.low + m * w.kStride + t), step(w.step + m) {}
+};
+
+// Adds up those dimensions of `count` rows, a multiple of four, for Queries queries. A function of
+// its own, whose loops over sums are unrolled: else GCC copies all sums at every turn.
+template <int Queries, int First, int Vectors, bool Fine>
+static __attribute__((noinline)) void add_integer_block(const uint8_t* rows, int64_t stride, int count,
+                                                        WeightsAt<Fine> w, const float* alpha,
+                                                        float* out, int out_stride, Lines ahead) {
+  constexpr int weight_stride = IntegerWeights<Fine>::kStride;
+  __m512i high[Queries][Vectors], low[Queries][Vectors];
+#pragma GCC unroll 4
   for (int q = 0; q < Queries; ++q) {
+#pragma GCC unroll 4
+    for (int j = 0; j < Vectors; ++j) high[q][j] = low[q][j] = _mm512_setzero_si512();
+  }
+  for (int t = 0; t < count; t += 4, rows += 4 * stride) {
+    ahead.ask();
+    __m512i quads[Vectors];
+    interleave<First, Vectors>(rows, stride, quads);
+#pragma GCC unroll 4
+    for (int q = 0; q < Queries; ++q) {
+      __m512i upper = _mm512_set1_epi32(load<int32_t>(w.high + q * weight_stride + t));
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) high[q][j] = _mm512_dpbusd_epi32(high[q][j], upper, quads[j]);
+      if (!Fine) continue;
+      __m512i lower = _mm512_set1_epi32(load<int32_t>(w.low + q * weight_stride + t));
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) low[q][j] = _mm512_dpbusd_epi32(low[q][j], lower, quads[j]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int q = 0; q < Queries; ++q) {
+#pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) {
       __m512i total = Fine ? _mm512_add_epi32(_mm512_slli_epi32(high[q][j], 8), low[q][j]) : high[q][j];
-      add_quads(total, First + j, w.step[m + q], alpha[q], out + int64_t{q} * out_stride);
+      add_quads(total, First + j, w.step[q], alpha ? alpha[q] : 1, out + int64_t{q} * out_stride);
     }
   }
 }
 
-// As many vectors at once as registers hold sums: all four for up to two queries.
+// Calls body(block, m) for every query m and every block of vectors: as many at once as registers
+// hold sums.
+template <bool Fine, class Body>
+static inline void for_each_block(int queries, const Body& body) {
+  int m = 0;
+  for (; m + 4 <= queries; m += 4) {
+    if constexpr (Fine) {
+      body(add_integer_block<4, 0, 2, Fine>, m);
+      body(add_integer_block<4, 2, 2, Fine>, m);
+    } else {
+      body(add_integer_block<4, 0, 4, Fine>, m);
+    }
+  }
+  for (; m + 2 <= queries; m += 2) body(add_integer_block<2, 0, 4, Fine>, m);
+  if (m < queries) body(add_integer_block<1, 0, 4, Fine>, m);
+}
+
+// Adds up `count` rows, a multiple of four, whose weights are those from position t on. Without alpha
+// the old sums stay as they are.
+template <bool Fine>
+static inline void add_fours(const uint8_t* rows, int64_t stride, int count, int dims,
+                             const IntegerWeights<Fine>& w, int t, const float* alpha, int queries,
+                             float* out, int out_stride, Ahead& ahead) {
+  int64_t calls = int64_t{queries / 4 * (Fine ? 2 : 1) + (queries % 4 + 1) / 2} * (dims / 64);
+  int64_t share = ahead.bytes / calls;
+  for (int d = 0; d < dims; d += 64) {
+    for_each_block<Fine>(queries, [&](auto block, int m) {
+      block(rows + d, stride, count, WeightsAt<Fine>(w, m, t), alpha ? alpha + m : nullptr,
+            out + int64_t{m} * out_stride + d, out_stride, ahead.take(share, count / 4));
+    });
+  }
+}
+
 template <bool Fine>
 static inline void add_integer_rows(const uint8_t* rows, int64_t stride, int count, int dims,
                                     const IntegerWeights<Fine>& w, const float* alpha, int queries,
                                     float* out, int out_stride, Ahead& ahead) {
-  int64_t calls = int64_t{queries / 4 * 2 + (queries % 4 + 1) / 2} * (dims / 64);
-  int64_t share = ahead.bytes / calls, steps = (count + 3) / 4;
-  for (int d = 0; d < dims; d += 64) {
-    auto add = [&](auto block, int m) {
-      block(rows + d, stride, count, w, m, alpha + m, out + int64_t{m} * out_stride + d, out_stride,
-            ahead.take(share, steps));
-    };
-    int m = 0;
-    for (; m + 4 <= queries; m += 4) {
-      add(add_integer_block<4, 0, 2, Fine>, m);
-      add(add_integer_block<4, 2, 2, Fine>, m);
-    }
-    for (; m + 2 <= queries; m += 2) add(add_integer_block<2, 0, 4, Fine>, m);
-    if (m < queries) add(add_integer_block<1, 0, 4, Fine>, m);
-  }
+  int whole = count / 4 * 4;
+  add_fours(rows, stride, whole, dims, w, 0, alpha, queries, out, out_stride, ahead);
+  if (whole == count) return;
+  // The last rows and zeros behind them.
+  uint8_t last[4 * kMaxHeadDim] = {};
+  for (int r = whole; r < count; ++r) std::memcpy(last + (r - whole) * dims, rows + r * stride, dims);
+  add_fours<Fine>(last, dims, 4, dims, w, whole, nullptr, queries, out, out_stride, ahead);
 }
 
 }  // namespace

@@ -8,8 +8,6 @@
 namespace onekv {
 namespace {
 
-#define ONEKV_INLINE inline __attribute__((always_inline))
-
 // Lane 4 l + n of the result is the sum of lanes 4 l .. 4 l + 3 of the n-th argument.
 template <class T>
 static ONEKV_INLINE T sum_fours(T a, T b, T c, T d) {
