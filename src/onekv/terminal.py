@@ -273,7 +273,7 @@ def _checkpoint_facts(checkpoint: Checkpoint) -> dict[str, str]:
 def _options_facts(options: ExportOptions, memory: Memory, spec: ModelSpec) -> dict[str, str]:
     tensors = spec.sharing.cached_tensors
     return {
-        "target": f"{options.target}, context {options.context}",
+        "target": f"{options.target} for the {options.profile}, context {options.context}",
         "weights": f"{options.weights}, {size(memory.weights)}",
         "cache": (
             f"{options.cache}, {tensors} tensor{'s' * (tensors > 1)} per layer, "

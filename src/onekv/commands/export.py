@@ -38,7 +38,10 @@ def export(
     override: Overrides = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(help="Calibrate int4 weights on this text; `shipped` is onekv's own."),
+        typer.Option(
+            help="Calibrate int4 weights, and an NPU's activations, on this text; `shipped` is "
+            "onekv's own."
+        ),
     ] = None,
     cache: Cache = None,
     profile: Unit = None,

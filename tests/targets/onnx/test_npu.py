@@ -14,7 +14,7 @@ import onnx.numpy_helper
 import pytest
 from numpy.typing import NDArray
 
-from onekv.errors import BundleError, CheckpointError, UsageError
+from onekv.errors import BundleError, UsageError
 from onekv.export.checkpoints import open_checkpoint
 from onekv.export.golden import golden_run
 from onekv.export.manifest import Parity
@@ -315,11 +315,18 @@ def test_an_export_calibrates_on_the_shipped_text_unless_told_otherwise(tmp_path
     assert "calibrated on shipped" in plan.notes[0]
     short = tmp_path / "short.txt"
     short.write_text("too short")
-    with pytest.raises((UsageError, CheckpointError), match="too few to calibrate with"):
+    with pytest.raises(UsageError, match="too few to calibrate with"):
         plan_export(checkpoint, options, None, need_tokenizer=True, calibration=short)
-    without = replace(checkpoint, tokenizer_dir=None)
-    with pytest.raises(UsageError, match="needs a tokenizer"):
-        plan_export(without, options, None, need_tokenizer=False)
+
+
+def test_an_export_without_a_tokenizer_has_no_text_to_calibrate_on(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(Path("samples/tiny") / name, tmp_path / name)
+    checkpoint = open_checkpoint(tmp_path)
+    options = resolve_options(checkpoint.spec, Target.ONNX, Asked(profile=Profile.NPU))
+    with pytest.raises(UsageError, match="needs a tokenizer") as refused:
+        plan_export(checkpoint, options, None, need_tokenizer=False)
+    assert "--tokenizer DIR" in str(refused.value.fix)
 
 
 @pytest.mark.parametrize("signed", [False, True])
