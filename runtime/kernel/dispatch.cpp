@@ -14,7 +14,9 @@ const Engine* const kEngines[] = {
     &avx512_engine,
     &avx512_vnni_engine,
     &avx512_bf16_engine,
+#if defined(ONEKV_AVX512_FP16)
     &avx512_fp16_engine,
+#endif
 #elif defined(__aarch64__)
     &neon_engine,
 #if defined(__linux__)

@@ -2,24 +2,24 @@
 // widening FMLAL of Armv8.4. What that rounds is as small as what the rows were rounded by.
 #pragma once
 
-#include "../simd/float_mode.h"
+#include "../simd/fp16_keys.h"
+#include "../simd/scores.h"
 #include "neon.h"
 
 namespace onekv {
 namespace {
 
-struct Fp16Mode {
+struct Fp16Mode : Fp16Keys<Fp16Mode> {
   using V = Neon;
   using F = V::F;
   using Lanes = float16x8_t;
   using Sum = F;
   static constexpr int kBlock = 8;
-  static constexpr int kKeyBytes = 2;
   static constexpr int kMostHeads = 1;  // the lanes of a vector are summed into one score
   // Staged queries are fp16 too: their largest element becomes about this.
   static constexpr float kQueryTop = 256;
   // Turned rows are halved, as turning may lengthen an element beyond fp16.
-  static constexpr float kHalving = 0.5f;
+  static constexpr float kTableFactor = 0.5f;
 
   struct Scratch {
     float* factor;       // [padded]: what a query is multiplied by
@@ -47,66 +47,26 @@ struct Fp16Mode {
     return reduce<Units, V>(sums);
   }
 
-  static float16x8_t narrow(const float* from, float factor) {
+  static void narrow(const float* from, float factor, void* to) {
     float16x4_t low = vcvt_f16_f32(vmulq_n_f32(vld1q_f32(from), factor));
-    return vcvt_high_f16_f32(low, vmulq_n_f32(vld1q_f32(from + 4), factor));
+    store(to, vcvt_high_f16_f32(low, vmulq_n_f32(vld1q_f32(from + 4), factor)));
   }
 
-  static void stage_query(const Problem&, W& w, const float* halves, int m, char* to) {
-    float& factor = w.mode.factor[m];
-    if (factor == 0) {
-      float top = 0;
-      for (int i = 0; i < 2 * w.half; ++i) top = std::fmax(top, std::fabs(halves[i]));
-      factor = top > 0 ? kQueryTop / top : 1;
+  template <bool Gain>
+  static void turn_row(const uint8_t* x, const uint8_t* y, int half, const char* table, char* to) {
+    for (int at = 0; at < 2 * half; at += 16) {
+      turn_pairs<float16x8_t, Gain>(x, y, table, half, at, to);
     }
-    for (int i = 0; i < 2 * w.half; i += 8) store(to + 2 * i, narrow(halves + i, factor));
   }
 
-  // Cosines, then sines.
-  static int64_t table_row_bytes(const Problem&, int half) { return int64_t{half} * 4; }
-  static void fill_table_row(const Problem&, const float* angles, int half, char* to) {
-    for (int i = 0; i < 2 * half; i += 8) store(to + 2 * i, narrow(angles + i, kHalving));
-  }
-
-  static RowSpan open(const Problem&, const RowSpan& span, W&) { return span; }
   static bool keeps_apart(const Problem&, int) { return true; }
   static void score(const Problem& p, const RowSpan& span, int64_t position,
                     const TileTable& table, W& w) {
     score_span(p, span, position, table, w);
   }
 
-  // Rows that are not turned are keys as they lie in the cache.
-  static Keys stage_keys(const Problem& p, const RowSpan& span, int first, int count,
-                         const TileTable& table, W& w) {
-    const uint8_t* rows = span.part[0] + first * span.stride;
-    if (!p.args->cos && p.parts == 1 && count == w.block) {
-      return {reinterpret_cast<const char*>(rows), span.stride};
-    }
-    for (int r = 0; r < count; ++r) {
-      const uint8_t* x = rows + r * span.stride;
-      const uint8_t* y = p.parts == 2 ? span.part[1] + (first + r) * span.stride : x + 2 * w.half;
-      char* to = w.keys + int64_t{r} * w.row_bytes;
-      if (p.args->cos) {
-        turn_row(x, y, w.half, table.row(r), to);
-      } else {
-        std::memcpy(to, x, 2 * w.half);
-        std::memcpy(to + 2 * w.half, y, 2 * w.half);
-      }
-    }
-    return {w.keys, w.row_bytes};
-  }
-
-  static void turn_row(const uint8_t* x, const uint8_t* y, int half, const char* table, char* to) {
-    for (int i = 0; i < 2 * half; i += 16) {
-      float16x8_t low = load<float16x8_t>(x + i), high = load<float16x8_t>(y + i);
-      float16x8_t cos = load<float16x8_t>(table + i), sin = load<float16x8_t>(table + 2 * half + i);
-      store(to + i, vfmsq_f16(vmulq_f16(low, cos), high, sin));
-      store(to + 2 * half + i, vfmaq_f16(vmulq_f16(high, cos), low, sin));
-    }
-  }
-
   static void scale_scores(const Problem& p, W& w, int m, int count) {
-    float inverse = 1 / (w.mode.factor[m] * (p.args->cos ? kHalving : 1));
+    float inverse = 1 / (w.mode.factor[m] * (p.args->cos ? kTableFactor : 1));
     float* scores = w.scores + m * w.kScoreStride;
     for (int t = 0; t < count; ++t) scores[t] *= inverse;
   }
@@ -115,7 +75,7 @@ struct Fp16Mode {
     int stride = w.kScoreStride;
     for (int m = 0; m < w.queries; ++m) {
       for (int t = 0; t < span.count; t += 8) {
-        store(w.mode.weights + m * stride + t, narrow(w.scores + m * stride + t, 1));
+        narrow(w.scores + m * stride + t, 1, w.mode.weights + m * stride + t);
       }
     }
     int64_t calls = int64_t{w.queries + 3} / 4 * ((p.head_dim + 15) / 16);

@@ -44,7 +44,7 @@ struct Fp16Mode : Fp16Keys<Fp16Mode> {
     return (F)total_of_halves<16 / Units>(sums);
   }
 
-  static void narrow(const float* from, float factor, char* to) {
+  static void narrow(const float* from, float factor, void* to) {
     store(to, _mm512_cvtps_ph((__m512)(load<F>(from) * factor), _MM_FROUND_TO_NEAREST_INT));
   }
 
