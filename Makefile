@@ -94,18 +94,19 @@ bench-attention: install
 		--json out/bench-attention.json
 
 # The sample for an NPU: what its 16-bit activations cost, and both graphs on the emulator of
-# Qualcomm's NPU in an environment of its own. The emulator computes about five tokens a second.
+# Qualcomm's NPU in an environment of its own, a few minutes.
 QNN := .bench/qnn
 
 bench-npu: install $(QNN)
 	$(BIN)/onekv export samples/tiny --to onnx --profile npu --force -o out/tiny-npu
-	$(BIN)/onekv quality out/tiny-npu samples/tiny --text samples/validation.txt \
-		--window 512 --tokens 4096
+	$(BIN)/onekv export samples/tiny --to onnx --profile npu --weights int4 --force -o out/tiny-npu-int4
+	$(BIN)/onekv quality out/tiny-npu out/tiny-npu-int4 samples/tiny \
+		--text samples/validation.txt --window 512 --tokens 4096
 	$(BIN)/python -c "import json; from onekv.export.tokenizer import load_tokenizer, read_text; \
 		from pathlib import Path; text = read_text(Path('samples/validation.txt')); \
-		print(json.dumps(load_tokenizer(Path('samples/tiny')).encode(text).ids[:160]))" \
+		print(json.dumps(load_tokenizer(Path('samples/tiny')).encode(text).ids[:464]))" \
 		> out/tiny-tokens.json
-	$(QNN)/bin/python bench/qnn_emulator.py out/tiny-npu out/tiny-tokens.json --window 144
+	$(QNN)/bin/python bench/qnn_emulator.py out/tiny-npu out/tiny-tokens.json --window 464
 
 $(QNN):
 	$(PYTHON) -m venv $@
