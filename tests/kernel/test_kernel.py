@@ -50,6 +50,20 @@ def test_kernel_computes_the_definition(isa: int, form: RowFormat, call: Call) -
     assert relative_error(inputs.run(isa), expected) < limit
 
 
+@every_isa
+@pytest.mark.parametrize("rope", ["none", "full"])
+@pytest.mark.parametrize("group", [1, 4, 8])
+def test_fp16_rows_of_the_largest_magnitude_do_not_overflow(
+    isa: int, rope: str, group: int
+) -> None:
+    inputs = Inputs(Call(group=group, rope=rope, position=600), RowFormat.FP16)
+    for rows in (*inputs.caches[0], inputs.c):
+        rows.copy_(rows.sign() * 65504)
+    inputs.q /= 65504
+    expected = inputs.expected()
+    assert relative_error(inputs.run(isa), expected) < tolerance(RowFormat.FP16, isa)
+
+
 @pytest.mark.parametrize("form", RowFormat, ids=str)
 @given(call=calls(position=9, batch=2, new_tokens=5))
 def test_new_rows_are_stored_as_the_codec_defines(form: RowFormat, call: Call) -> None:

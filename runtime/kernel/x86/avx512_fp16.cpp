@@ -2,9 +2,7 @@
 
 #include "../engines.h"
 #include "../simd/engine.h"
-#include "bf16_mode.h"
 #include "fp16_mode.h"
-#include "integer_mode.h"
 
 namespace onekv {
 namespace {
@@ -15,13 +13,27 @@ bool has_fp16() {
   return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & 1 << 23);
 }
 
+using Own = SimdEngine<ModeList<Fp16Mode>>;
+
+// The other formats are the lesser engine's, so that its code is not there twice.
+template <class Function>
+auto choose(const Problem& p, Function Engine::*function, Function own) {
+  return Fp16Mode::takes(p) ? own : avx512_bf16_engine.*function;
+}
+
 }  // namespace
 
-const Engine avx512_fp16_engine =
-    make_engine<ModeList<Fp16Mode, Bf16Mode, IntegerMode<ONEKV_INT8>, IntegerMode<ONEKV_INT4>,
-                         FloatMode<Avx512, ONEKV_FP32>, FloatMode<Avx512, ONEKV_FP16>,
-                         FloatMode<Avx512, ONEKV_INT8>, AnyMode<Avx512>>>("avx512_fp16", [] {
-      return avx512_bf16_engine.supported() && has_fp16();
-    });
+const Engine avx512_fp16_engine = {
+    "avx512_fp16",
+    [] { return avx512_bf16_engine.supported() && has_fp16(); },
+    Own::tokens_per_piece,
+    [](const Problem& p) { return choose(p, &Engine::scratch_bytes, Own::scratch_bytes)(p); },
+    [](const Problem& p) { return choose(p, &Engine::shared_bytes, Own::shared_bytes)(p); },
+    [](const Problem& p, void* shared) { choose(p, &Engine::prepare, Own::prepare)(p, shared); },
+    [](const Problem& p, const Piece& piece, const Piece* next, const void* shared, void* scratch,
+       Partial result) {
+      choose(p, &Engine::attend, Own::attend)(p, piece, next, shared, scratch, result);
+    },
+};
 
 }  // namespace onekv
