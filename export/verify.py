@@ -26,8 +26,8 @@ TOLERANCE = {
     Number.INT8: 5e-3,
     Number.INT4: 1e-2,
 }
-# Activations in fixed ranges of 16 bits: a scale that two graphs disagree on costs more than this.
-_FIXED_RANGES = 5e-2
+# Activations in fixed ranges of 16 bits: outliers of SmolLM2 cost 6e-2, a wrong range much more.
+_FIXED_RANGES = 2e-1
 # Stock operators round queries to meet rows of integers, which the source does not.
 _ROUNDED_QUERIES = 2e-2
 # A bundle and the disturbed source are two independent neighbours of the source model.
