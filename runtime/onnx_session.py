@@ -119,8 +119,10 @@ def _settings(path: Path, options: OnnxOptions) -> ort.SessionOptions:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.log_severity_level = 3
-    # An arena never gives back what the largest prefill took.
+    # An arena never gives back what the largest prefill took. A pattern takes one block for a
+    # call of a known shape, and more than is in use at any moment.
     settings.enable_cpu_mem_arena = False
+    settings.enable_mem_pattern = False
     prepack = options.prepack
     if not (multiplies_integers(path) if prepack is None else prepack):
         settings.add_session_config_entry("session.disable_prepacking", "1")

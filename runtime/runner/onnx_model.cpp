@@ -148,8 +148,12 @@ class OnnxModel : public Model {
     check(ort->SetIntraOpNumThreads(settings, static_cast<int>(options.threads)));
     if (!options.prepack && !multiplies_integers(options.model))
       check(ort->AddSessionConfigEntry(settings, "session.disable_prepacking", "1"));
-    // An arena never gives back what the largest prefill took.
-    if (!options.arena) check(ort->DisableCpuMemArena(settings));
+    // An arena never gives back what the largest prefill took. A pattern takes one block for a
+    // call of a known shape, and more than is in use at any moment.
+    if (!options.arena) {
+      check(ort->DisableCpuMemArena(settings));
+      check(ort->DisableMemPattern(settings));
+    }
     for (const std::string& library : options.operators)
       check(ort->RegisterCustomOpsLibrary_V2(settings, library.c_str()), Kind::kMissingLibrary);
     check(ort->CreateSession(env_, options.model.c_str(), settings, session_.out()),

@@ -65,8 +65,9 @@ def write_genai_config(request: LowerRequest, folder: Path, file: str) -> None:
 def _session_options(request: LowerRequest, folder: Path) -> dict[str, object]:
     options: dict[str, object] = {
         "log_id": "onnxruntime-genai",
-        # An arena never gives back what the largest prefill took.
+        # As onekv's own sessions: an arena never gives back what the largest prefill took.
         "enable_cpu_mem_arena": False,
+        "enable_mem_pattern": False,
         "provider_options": [],
     }
     library = library_name(request.options.platforms, folder)
