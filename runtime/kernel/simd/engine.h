@@ -66,5 +66,38 @@ constexpr Engine make_engine(const char* name, bool (*supported)()) {
           E::prepare,    E::attend};
 }
 
+// An engine with one mode of its own. What that does not take is a lesser engine's, whose code is
+// then not there twice.
+template <class Mode, const Engine& Lesser>
+struct LayeredEngine {
+  using Own = SimdEngine<ModeList<Mode>>;
+
+  template <class Function>
+  static Function choose(const Problem& p, Function Engine::*lesser, Function own) {
+    return Mode::takes(p) ? own : Lesser.*lesser;
+  }
+
+  static int64_t scratch_bytes(const Problem& p) {
+    return choose(p, &Engine::scratch_bytes, &Own::scratch_bytes)(p);
+  }
+  static int64_t shared_bytes(const Problem& p) {
+    return choose(p, &Engine::shared_bytes, &Own::shared_bytes)(p);
+  }
+  static void prepare(const Problem& p, void* shared) {
+    choose(p, &Engine::prepare, &Own::prepare)(p, shared);
+  }
+  static void attend(const Problem& p, const Piece& piece, const Piece* next, const void* shared,
+                     void* scratch, Partial result) {
+    choose(p, &Engine::attend, &Own::attend)(p, piece, next, shared, scratch, result);
+  }
+};
+
+template <class Mode, const Engine& Lesser>
+constexpr Engine layered_engine(const char* name, bool (*supported)()) {
+  using E = LayeredEngine<Mode, Lesser>;
+  return {name,       supported, SimdEngine<ModeList<Mode>>::tokens_per_piece,
+          E::scratch_bytes, E::shared_bytes, E::prepare, E::attend};
+}
+
 }  // namespace
 }  // namespace onekv

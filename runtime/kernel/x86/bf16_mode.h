@@ -27,7 +27,14 @@ struct Bf16Mode {
 
   static bool takes(const Problem& p) {
     return p.args->format == ONEKV_BF16 && pairs_in_halves(p) && p.part_dim % kDims == 0 &&
-           p.head_dim % kDims == 0;
+           p.head_dim % kDims == 0 && pays(p);
+  }
+
+  // On Intel's processors a bf16 dot takes as long as four FMAs: it pays where few queries meet a
+  // row, so that what it saves is the widening of the row.
+  static bool pays(const Problem& p) {
+    static const bool slow = __builtin_cpu_is("intel");
+    return !slow || p.group * p.args->new_tokens <= 2;
   }
 
   static Sum dot(Sum sum, Lanes q, Lanes row) {
