@@ -61,7 +61,7 @@ samples: install
 bench-coreml: install
 	$(BIN)/python -m onekv.bench.coreml
 
-# Decode and prefill times of the attention kernel beside its peers; about twenty minutes.
+# Decode and prefill times of the attention kernel beside its peers; twelve minutes of a quiet machine.
 bench-kernel: install
 	$(BIN)/python -m onekv.bench.kernel --json out/bench-kernel.json
 
