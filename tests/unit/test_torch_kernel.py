@@ -15,7 +15,7 @@ from onekv.runtime.adapters import torch_ops
 from onekv.runtime.adapters.torch_kernel import kernel_attention
 from onekv.runtime.rows import RowFormat
 from tests.kernel.calls import Call, Inputs, calls, relative_error
-from tests.kernel.test_kernel import ACTIVATION_STEP, TOLERANCE
+from tests.kernel.test_kernel import ACTIVATION_STEP, tolerance
 from tests.specs import tiny_decoder, token_ids
 
 
@@ -43,7 +43,7 @@ def test_attend_computes_the_definition(form: RowFormat, call: Call) -> None:
     with kernel_attention():
         out = torch_ops.attend(inputs.q, inputs.c, inputs.caches[0][0], inputs.pos, inputs.cos,
                                inputs.sin, inputs.gain, inputs.scale, call.window)  # fmt: skip
-    assert relative_error(out, expected) < TOLERANCE[form] + ACTIVATION_STEP[call.activations]
+    assert relative_error(out, expected) < tolerance(form) + ACTIVATION_STEP[call.activations]
 
 
 @pytest.mark.parametrize("form", RowFormat, ids=str)
@@ -55,7 +55,7 @@ def test_attend_kv_computes_the_definition(form: RowFormat, call: Call) -> None:
     with kernel_attention():
         out = torch_ops.attend_kv(inputs.q, inputs.c, inputs.v, keys, values, inputs.pos,
                                   inputs.scale, call.window)  # fmt: skip
-    assert relative_error(out, expected) < TOLERANCE[form] + ACTIVATION_STEP[call.activations]
+    assert relative_error(out, expected) < tolerance(form) + ACTIVATION_STEP[call.activations]
 
 
 def test_rows_of_two_records_are_read_as_such(kernel_calls: list[int]) -> None:
@@ -64,7 +64,7 @@ def test_rows_of_two_records_are_read_as_such(kernel_calls: list[int]) -> None:
     out = torch_ops.attend(inputs.q, inputs.c, records, inputs.pos, inputs.cos, inputs.sin, None,
                            inputs.scale)  # fmt: skip
     assert kernel_calls == [1]
-    assert relative_error(out, inputs.expected()) < TOLERANCE[RowFormat.INT8]
+    assert relative_error(out, inputs.expected()) < tolerance(RowFormat.INT8)
 
 
 def test_a_model_runs_every_layer_in_the_kernel(spec: ModelSpec, kernel_calls: list[int]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onekv.runtime.rows import RowFormat
 from tests.kernel.calls import Call, Inputs, calls, relative_error
-from tests.kernel.test_kernel import ACTIVATION_STEP, TOLERANCE
+from tests.kernel.test_kernel import ACTIVATION_STEP, tolerance
 from tests.targets.onnx.nodes import CACHES, feeds_of, present, run_node
 
 FORMATS = pytest.mark.parametrize(
@@ -26,7 +26,7 @@ CALL = Call(parts=2, rope="full", new_tokens=3)
 def agrees(call: Call, form: RowFormat) -> bool:
     inputs = Inputs(call, form)
     expected = inputs.expected()
-    limit = TOLERANCE[form] + ACTIVATION_STEP[call.activations]
+    limit = tolerance(form) + ACTIVATION_STEP[call.activations]
     return relative_error(run_node(inputs)["out"], expected) < limit
 
 
