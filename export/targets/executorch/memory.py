@@ -15,9 +15,8 @@ _FLOAT = 4
 _PACKED_ROWS = 16
 # Beside its integers a packed row has its sum and its bias; one of int8 has its scale, too.
 _INT8_ROW, _INT4_ROW, _GROUP_SCALE = 12, 8, 2
-# Measured: the libraries and the thread pool, a layer's nodes in its delegate, and what the
-# operators' own threads take in their first call.
-_BASE, _PER_LAYER, _FIRST_CALL = 440_000, 87_000, 120_000
+# Measured: the libraries and the thread pool, and a layer's nodes in its delegate.
+_BASE, _PER_LAYER = 440_000, 87_000
 
 
 def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> Footprint:
@@ -34,8 +33,7 @@ def footprint(spec: ModelSpec, options: ExportOptions, weights: WeightPlan) -> F
         mapped=mapped,
         prefill=prefill_length(spec, options.context),
         activations=_workspace(spec, options) + _arena(spec, options) + scratch,
-        runtime=_BASE + _PER_LAYER * spec.layers + _FIRST_CALL,
-        first_call=_FIRST_CALL,
+        runtime=_BASE + _PER_LAYER * spec.layers,
         scratch=scratch,
     )
 

@@ -13,7 +13,7 @@ PREFILL = 256
 
 # The runtime as it is loaded, what its first call adds, and what the body of stock operators and
 # matrices of integers add to a layer.
-_BASE, _FIRST_CALL, _STOCK, _INTEGERS = 9_280_000, 500_000, 200_000, 60_000
+_BASE, _FIRST_CALL, _STOCK, _INTEGERS = 9_280_000, 200_000, 200_000, 60_000
 # A layer's nodes in its structures, by whether there is RoPE and whether the cache is one tensor.
 _LAYER = {
     (False, True): 164_000,
