@@ -102,9 +102,8 @@ bench-npu: install $(QNN)
 	$(BIN)/onekv export samples/tiny --to onnx --profile npu --weights int4 --force -o out/tiny-npu-int4
 	$(BIN)/onekv quality out/tiny-npu out/tiny-npu-int4 samples/tiny \
 		--text samples/validation.txt --window 512 --tokens 4096
-	$(BIN)/python -c "import json; from onekv.export.tokenizer import load_tokenizer, read_text; \
-		from pathlib import Path; text = read_text(Path('samples/validation.txt')); \
-		print(json.dumps(load_tokenizer(Path('samples/tiny')).encode(text).ids[:464]))" \
+	$(BIN)/python -c "from pathlib import Path; from onekv.export.tokenizer import text_tokens; \
+		print(text_tokens(Path('samples/tiny'), Path('samples/validation.txt'), 464))" \
 		> out/tiny-tokens.json
 	$(QNN)/bin/python bench/qnn_emulator.py out/tiny-npu out/tiny-tokens.json --window 464
 

@@ -23,7 +23,7 @@ from onekv.export.model.decoder import build_decoder
 from onekv.export.model.session import DecoderSession
 from onekv.export.model.spec import ModelSpec
 from onekv.export.plan import cache_per_token
-from onekv.export.tokenizer import load_tokenizer, read_text
+from onekv.export.tokenizer import text_tokens
 from onekv.quantize.compare import Quality, compare
 from onekv.quantize.fold import Heads, fold_bases, fold_bias, hadamard_bases, scaling_bases
 from onekv.quantize.numbers import Number
@@ -65,7 +65,7 @@ def measure(model: Path, text: Path, window: int, limit: int) -> list[Row]:
     tokenizer = checkpoint.tokenizer_dir
     if tokenizer is None:
         raise UsageError(f"{model} has no tokenizer", "Put its tokenizer.json beside it.")
-    tokens = load_tokenizer(tokenizer).encode(read_text(text)).ids[:limit]
+    tokens = text_tokens(tokenizer, text, limit)
     parts = 2 if spec.sharing.one_tensor else 1
     forms = foldings(spec, state)
     asked = [(form, number) for form in forms for number in (Number.INT8, Number.INT4)]

@@ -95,11 +95,10 @@ class Run:
     def _measure_peers(
         self, name: str, model: Path, python: Path, tokens: int
     ) -> Mapping[str, Any]:
-        from onekv.export.tokenizer import load_tokenizer, read_text
+        from onekv.export.tokenizer import text_tokens
 
-        ids = load_tokenizer(model).encode(read_text(TEXT)).ids[:tokens]
         listed = self.work / f"{model.stem}-tokens.json"
-        listed.write_text(json.dumps(ids))
+        listed.write_text(json.dumps(text_tokens(model, TEXT, tokens)))
         command = (python, _PEERS, model, listed, "--window", str(WINDOW))
         return {"formats": json.loads(self._run(name, command).output)}
 

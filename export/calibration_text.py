@@ -8,7 +8,7 @@ from onekv.errors import UsageError
 from onekv.export.options import ExportOptions
 from onekv.export.plan import integer_rules
 from onekv.export.targets import target_rules
-from onekv.export.tokenizer import load_tokenizer, read_text
+from onekv.export.tokenizer import text_tokens
 from onekv.quantize.numbers import Number
 from onekv.quantize.plan import WeightPlan
 
@@ -27,6 +27,11 @@ def calibrates_weights(weights: WeightPlan, options: ExportOptions) -> bool:
     return rounded and not integer_rules(options).own_tool
 
 
+def calibrates_activations(options: ExportOptions) -> bool:
+    """Whether a bundle holds the ranges that activations take on a calibration text."""
+    return options.profile in target_rules(options.target).calibrated
+
+
 def calibration_tokens(
     text: Path, tokenizer: Path | None, weights: WeightPlan, options: ExportOptions
 ) -> tuple[int, ...]:
@@ -35,8 +40,7 @@ def calibration_tokens(
     Raises:
         UsageError: there is nothing to calibrate, no tokenizer, or too short a text.
     """
-    activations = options.profile in target_rules(options.target).calibrated
-    if not activations and not calibrates_weights(weights, options):
+    if not calibrates_activations(options) and not calibrates_weights(weights, options):
         raise UsageError(
             "calibration is for int4 weights that onekv rounds",
             "Add --weights int4, or leave --calibrate out.",
@@ -46,7 +50,7 @@ def calibration_tokens(
             "a calibration text needs a tokenizer", "Give its folder with --tokenizer DIR."
         )
     source = _SHIPPED_FILE if str(text) == SHIPPED else text
-    tokens = load_tokenizer(tokenizer).encode(read_text(source)).ids
+    tokens = text_tokens(tokenizer, source)
     if len(tokens) < MIN_TOKENS:
         raise UsageError(
             f"{text} has {len(tokens)} tokens, too few to calibrate with",

@@ -10,7 +10,11 @@ from pathlib import Path
 import onekv
 from onekv.errors import CheckpointError, OnekvError, ParityError
 from onekv.export.bundle import Bundle, describe_files, write_manifest, writing
-from onekv.export.calibration_text import SHIPPED, calibration_tokens
+from onekv.export.calibration_text import (
+    SHIPPED,
+    calibrates_activations,
+    calibration_tokens,
+)
 from onekv.export.checkpoints.base import Checkpoint
 from onekv.export.golden import Golden, save_golden
 from onekv.export.manifest import SCHEMA_VERSION, Manifest, Memory, Parity, Source
@@ -87,10 +91,9 @@ def plan_export(
         UsageError: the target's devices cannot hold what was asked for, or a calibration that
             cannot be: too short a text, or no int4 weights.
     """
-    folder = tokenizer or checkpoint.tokenizer_dir
-    if not need_tokenizer:
-        folder = None
-    elif folder is None:
+    own = tokenizer or checkpoint.tokenizer_dir
+    folder = own if need_tokenizer else None
+    if need_tokenizer and own is None:
         raise CheckpointError(
             f"{checkpoint.source} comes without a tokenizer",
             "Give its folder with --tokenizer DIR, or --no-tokenizer for a bundle that takes "
@@ -100,10 +103,9 @@ def plan_export(
     spec = checkpoint.spec
     weights = plan_weights_of(spec, options)
     tokens: tuple[int, ...] = ()
-    if calibration is None and options.profile in target_rules(options.target).calibrated:
+    if calibration is None and calibrates_activations(options):
         calibration = Path(SHIPPED)
     if calibration is not None:
-        own = tokenizer or checkpoint.tokenizer_dir
         tokens = calibration_tokens(calibration, own, weights, options)
         options = replace(options, calibration=calibration.name)
     return ExportPlan(checkpoint, options, folder, plan_memory(spec, options), weights, tokens)

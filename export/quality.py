@@ -17,7 +17,7 @@ from onekv.export.plan import plan_memory, plan_weights_of
 from onekv.export.resolve import resolve_options
 from onekv.export.source import checkpoint_hash, source_session
 from onekv.export.stages import Reporter, Silent
-from onekv.export.tokenizer import load_tokenizer, read_text
+from onekv.export.tokenizer import text_tokens
 from onekv.quantize.compare import Quality, compare
 from onekv.quantize.numbers import Number
 from onekv.runtime.sessions import Session, open_session
@@ -143,7 +143,7 @@ def _measure(
     limit: int | None,
     reporter: Reporter,
 ) -> QualityReport:
-    tokens = load_tokenizer(bundles[0].path).encode(read_text(text)).ids[:limit]
+    tokens = text_tokens(bundles[0].path, text, limit)
     sessions: list[Session] = [
         open_session(bundle.manifest.options.target, bundle.entry, bundle.manifest.options.context)
         for bundle in bundles

@@ -24,8 +24,8 @@ def resolve_options(spec: ModelSpec, target: Target, asked: Asked | None = None)
             does not know a number format, a profile, an operator form, a platform or a system.
     """
     asked, rules = asked or Asked(), target_rules(target)
-    profile = _choose("profile", f"{target} bundles", asked.profile, rules.profiles)
     kind = f"{target} bundles"
+    profile = _choose("profile", kind, asked.profile, rules.profiles)
     if profile is not rules.profiles[0]:
         kind = f"{kind} of profile {profile}"
     weights = _choose("weights", kind, asked.weights, rules.weights_on.get(profile, rules.weights))

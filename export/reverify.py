@@ -20,7 +20,7 @@ from onekv.export.source import (
     source_session,
 )
 from onekv.export.stages import Reporter, Silent
-from onekv.export.tokenizer import load_tokenizer, read_text
+from onekv.export.tokenizer import text_tokens
 from onekv.export.verify import check_bundle
 from onekv.quantize.quality import perplexity
 from onekv.runtime.sessions import open_session
@@ -96,7 +96,7 @@ def _perplexity(
     text: Path,
     reporter: Reporter,
 ) -> Perplexity:
-    tokens = load_tokenizer(bundle.path).encode(read_text(text)).ids
+    tokens = text_tokens(bundle.path, text)
     session = open_session(bundle.manifest.options.target, bundle.entry, _context(bundle))
     with reporter.stage("perplexity") as progress:
         own = perplexity(session, tokens, progress=progress)

@@ -71,6 +71,17 @@ def parity_prompt(tokenizer: Tokenizer | None, vocab_size: int, context: int) ->
     return [int(i) for i in np.random.default_rng(0).integers(vocab_size, size=longest)]
 
 
+def text_tokens(folder: Path, text: Path, limit: int | None = None) -> list[int]:
+    """The tokens of a text file, `limit` at most, by the tokenizer of a folder.
+
+    Raises:
+        BundleError: `folder` has no tokenizer.
+        UsageError: the text cannot be read.
+    """
+    ids: list[int] = load_tokenizer(folder).encode(read_text(text)).ids
+    return ids[:limit]
+
+
 def read_text(text: Path) -> str:
     """A user's text file.
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from onekv.export.calibration_text import calibrates_activations
 from onekv.export.golden import Golden, ignore, replay
 from onekv.export.manifest import Difference, Parity
 from onekv.export.options import ExportOptions, Ops, Target
-from onekv.export.targets import Progress, target_rules
+from onekv.export.targets import Progress
 from onekv.quantize.numbers import ROUNDED, Number
 from onekv.runtime.sessions import Logits, Session, open_session
 
@@ -105,7 +106,7 @@ def check_bundle(
     """
     session = open_session(options.target, entry, options.context, exact=True)
     parity = check_parity(session, golden, options, against, progress)
-    if options.profile in target_rules(options.target).calibrated:
+    if calibrates_activations(options):
         session = open_session(options.target, entry, options.context)
         rounded = check_parity(session, golden, options, against, progress, _FIXED_RANGES)
         return _with_form(parity, "rounded", rounded, "rounded activations")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,16 @@ from onekv.errors import BundleError
 from onekv.runtime.mil import Evaluator, Precision, read_package
 from onekv.runtime.mil.evaluator import Unpacked
 from onekv.runtime.mil.package import Function, Package
-from onekv.runtime.sessions import Counted, Logits, Session, check_room
+from onekv.runtime.sessions import FixedCalls, Logits, Session
 
 Outputs = Mapping[str, NDArray[Any]]
 PREFILL, DECODE = "prefill", "decode"
 
 
-class CoreMLSession(Counted):
+class CoreMLSession(FixedCalls):
     """Implements `Session` over the two functions of a package.
 
-    `run` computes one function; both read and write the same states. Tokens go through
-    `prefill` in full calls, a remainder padded when the context has room for it, and
-    through `decode` one by one otherwise.
+    `run` computes one function; both read and write the same states.
     """
 
     def __init__(
@@ -35,12 +33,11 @@ class CoreMLSession(Counted):
         run: Callable[[str, Mapping[str, NDArray[Any]]], Outputs],
         reset: Callable[[], None],
     ) -> None:
-        super().__init__(context)
         prefill, decode = _functions(package)
+        super().__init__(context, prefill.inputs["tokens"].shape[1])
         states = decode.states.values()
         if {state.shape[2] for state in states} != {context}:
             raise BundleError(f"{package.path.name} has states of another length than {context}")
-        self._chunk = prefill.inputs["tokens"].shape[1]
         self._outputs = decode.outputs
         self._bytes = sum(state.nbytes for state in states)
         self._run, self._reset = run, reset
@@ -53,25 +50,12 @@ class CoreMLSession(Counted):
         super().reset()
         self._reset()
 
-    def step(self, tokens: Sequence[int]) -> Logits:
-        check_room(self, len(tokens))
-        ids = np.asarray(tokens, np.int32)
-        rows = []
-        while len(ids):
-            fits = self._position + self._chunk <= self._context
-            taken = min(self._chunk, len(ids)) if fits and len(ids) > 1 else 1
-            rows.append(self._call(ids[:taken]))
-            ids = ids[taken:]
-        return np.concatenate(rows)
-
-    def _call(self, ids: NDArray[np.int32]) -> Logits:
+    def call(self, ids: NDArray[np.int64], count: int) -> Logits:
         """Rows that padding writes are hidden from every query until tokens replace them."""
-        name, width = (DECODE, 1) if len(ids) == 1 else (PREFILL, self._chunk)
-        tokens = np.zeros((1, width), np.int32)
-        tokens[0, : len(ids)] = ids
-        outputs = self._run(name, {"tokens": tokens, "pos": np.full(1, self._position, np.int32)})
-        self._position += len(ids)
-        logits = np.concatenate([outputs[name][0, : len(ids)] for name in self._outputs], axis=-1)
+        name = DECODE if ids.shape[1] == 1 else PREFILL
+        position = np.full(1, self._position, np.int32)
+        outputs = self._run(name, {"tokens": ids.astype(np.int32), "pos": position})
+        logits = np.concatenate([outputs[name][0, :count] for name in self._outputs], axis=-1)
         return logits.astype(np.float32)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+from onekv.runtime.onnx_settings import find_weights, lean_settings
 
 
 def float_activations(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -66,12 +66,10 @@ def session_of(model: onnx.ModelProto, folder: Path) -> ort.InferenceSession:
 
     `folder` is where its weights lie.
     """
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
-    settings.enable_cpu_mem_arena = False
+    settings = lean_settings()
     # Fused products would round otherwise than the graph says.
     settings.add_session_config_entry("session.disable_quant_qdq", "1")
-    settings.add_session_config_entry(_WEIGHTS_FOLDER, str(folder))
+    find_weights(settings, folder)
     content: Any = model.SerializeToString()
     return ort.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
 

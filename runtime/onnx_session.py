@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from onekv.errors import BundleError
 from onekv.runtime import kernel_library, native
 from onekv.runtime.onnx_integers import multiplies_integers, with_float_activations
+from onekv.runtime.onnx_settings import find_weights, lean_settings, reason, refusal
 from onekv.runtime.sessions import STOCK, Counted, Logits, check_room
 
 
@@ -93,16 +93,16 @@ def _load(path: Path, options: OnnxOptions) -> tuple[ort.InferenceSession, str]:
         return _session(path, settings, options), f"onekv kernel, {kernel_library.best_isa()}"
     except Exception as error:
         if options.kernel:
-            raise _refusal(path, error) from error
+            raise refusal(path, error) from error
         # The file's own body says what is wrong with the file, if that is what it was.
-        return _stock_session(path, options), f"{STOCK}: {_reason(error)}"
+        return _stock_session(path, options), f"{STOCK}: {reason(error)}"
 
 
 def _stock_session(path: Path, options: OnnxOptions) -> ort.InferenceSession:
     try:
         return _session(path, _settings(path, options), options)
     except Exception as error:
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
 
 
 def _session(
@@ -111,36 +111,18 @@ def _session(
     model: str | bytes = str(path)
     if options.exact and multiplies_integers(path):
         model = with_float_activations(path)
-        settings.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+        find_weights(settings, path.parent)
     return ort.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
 
 def _settings(path: Path, options: OnnxOptions) -> ort.SessionOptions:
-    settings = ort.SessionOptions()
+    settings = lean_settings()
     settings.intra_op_num_threads = options.threads
-    settings.log_severity_level = 3
-    # An arena never gives back what the largest prefill took. A pattern takes one block for a
-    # call of a known shape, and more than is in use at any moment.
-    settings.enable_cpu_mem_arena = False
-    settings.enable_mem_pattern = False
     prepack = options.prepack
     if not (multiplies_integers(path) if prepack is None else prepack):
         settings.add_session_config_entry("session.disable_prepacking", "1")
     return settings
 
-
-def _refusal(path: Path, error: Exception) -> BundleError:
-    return BundleError(
-        f"ONNX Runtime {ort.__version__} cannot load {path.name}: {_reason(error)}",
-        "Export the model again, or update onnxruntime.",
-    )
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip().rsplit("Exception during initialization: ")[-1]
-
-
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 _NUMPY_TYPES = {
     "tensor(float)": np.float32,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from onekv.errors import BundleError
 from onekv.runtime.onnx_rounding import float_activations, row_encodings, session_of
-from onekv.runtime.sessions import Counted, Logits, check_room
+from onekv.runtime.onnx_settings import refusal
+from onekv.runtime.sessions import FixedCalls, Logits
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -28,11 +29,10 @@ def is_static(path: Path) -> bool:
     return path.name == DECODE
 
 
-class StaticSession(Counted):
+class StaticSession(FixedCalls):
     """Implements `Session` over graphs by the number of tokens that a call of them takes.
 
-    Tokens go through the larger graph in full calls, a remainder padded when the context has
-    room for it, and through the graph of one token otherwise. `watch` sees all outputs.
+    `watch` sees all outputs.
     """
 
     def __init__(
@@ -41,12 +41,11 @@ class StaticSession(Counted):
         context: int,
         watch: Callable[[Outputs], None] | None = None,
     ) -> None:
-        super().__init__(context)
+        super().__init__(context, max(graphs), min(graphs))
         self._graphs, self._watch = graphs, watch
-        self._chunk, self._single = max(graphs), min(graphs)
         self._caches = {
             entry.name: np.zeros(entry.shape, _TYPES[entry.type])
-            for entry in graphs[self._single].get_inputs()
+            for entry in graphs[min(graphs)].get_inputs()
             if entry.name.startswith("past.")
         }
         if any(cache.shape[2] != context for cache in self._caches.values()):
@@ -56,35 +55,19 @@ class StaticSession(Counted):
     def cache_bytes(self) -> int:
         return sum(cache.nbytes for cache in self._caches.values())
 
-    def step(self, tokens: Sequence[int]) -> Logits:
-        check_room(self, len(tokens))
-        ids = np.asarray(tokens, np.int64)
-        rows = []
-        while len(ids):
-            fits = self._position + self._chunk <= self._context
-            taken = min(self._chunk, len(ids)) if fits and len(ids) > 1 else self._single
-            rows.append(self._call(ids[:taken]))
-            ids = ids[taken:]
-        return np.concatenate(rows)
-
-    def _call(self, ids: NDArray[np.int64]) -> Logits:
+    def call(self, ids: NDArray[np.int64], count: int) -> Logits:
         """Rows that padding makes are given back by the graph, and not put into the cache."""
-        width = self._single if len(ids) == self._single else self._chunk
-        padded = np.zeros((1, width), np.int64)
-        padded[0, : len(ids)] = ids
-        graph = self._graphs[width]
+        graph = self._graphs[ids.shape[1]]
         past_length = np.full(1, self._position, np.int64)
-        feeds = {"input_ids": padded, "past_length": past_length, **self._caches}
+        feeds = {"input_ids": ids, "past_length": past_length, **self._caches}
         names = [entry.name for entry in graph.get_outputs()]
         outputs = dict(zip(names, graph.run(names, feeds)))
-        end = self._position + len(ids)
         for name, cache in self._caches.items():
             new = outputs[name.replace("past.", "new.", 1)]
-            cache[:, :, self._position : end] = new[:, :, : len(ids)]
-        self._position = end
+            cache[:, :, self._position : self._position + count] = new[:, :, :count]
         if self._watch:
             self._watch(outputs)
-        logits: Logits = outputs["logits"][0, : len(ids)]
+        logits: Logits = outputs["logits"][0, :count]
         return logits
 
 
@@ -104,10 +87,7 @@ def open_static(path: Path, context: int, exact: bool = False) -> StaticSession:
                     raise ValueError(f"{name} has another encoding than its cache in {path.name}")
             session = session_of(float_activations(model) if exact else model, path.parent)
         except Exception as error:
-            raise BundleError(
-                f"ONNX Runtime {ort.__version__} cannot load {file.name}: {error}",
-                "Export the model again, or update onnxruntime.",
-            ) from error
+            raise refusal(file, error) from error
         ids = next(entry for entry in session.get_inputs() if entry.name == "input_ids")
         graphs[int(ids.shape[1])] = session
     return StaticSession(graphs, context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,41 @@ class Counted:
 
     def reset(self) -> None:
         self._position = 0
+
+
+class FixedCalls(Counted, abc.ABC):
+    """The part of a session whose calls take fixed numbers of tokens, `chunk` or `single`.
+
+    Tokens go through full calls of the larger number, a remainder padded when the context has
+    room for it, and through the smaller ones otherwise.
+    """
+
+    def __init__(self, context: int, chunk: int, single: int = 1) -> None:
+        super().__init__(context)
+        self._chunk, self._single = chunk, single
+
+    @property
+    @abc.abstractmethod
+    def cache_bytes(self) -> int:
+        """See `Session`."""
+
+    @abc.abstractmethod
+    def call(self, ids: NDArray[np.int64], count: int) -> Logits:
+        """Compute ids [1, chunk or single], `count` of them tokens: logits [count, vocab]."""
+
+    def step(self, tokens: Sequence[int]) -> Logits:
+        check_room(self, len(tokens))
+        ids = np.asarray(tokens, np.int64)
+        rows = []
+        while len(ids):
+            fits = self._position + self._chunk <= self._context
+            padded = np.zeros((1, self._chunk if fits and len(ids) > 1 else self._single), np.int64)
+            taken = ids[: padded.shape[1]]
+            padded[0, : len(taken)] = taken
+            rows.append(self.call(padded, len(taken)))
+            self._position += len(taken)
+            ids = ids[len(taken) :]
+        return np.concatenate(rows)
 
 
 def check_room(session: Session, tokens: int) -> None:

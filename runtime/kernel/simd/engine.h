@@ -95,8 +95,8 @@ struct LayeredEngine {
 template <class Mode, const Engine& Lesser>
 constexpr Engine layered_engine(const char* name, bool (*supported)()) {
   using E = LayeredEngine<Mode, Lesser>;
-  return {name,       supported, SimdEngine<ModeList<Mode>>::tokens_per_piece,
-          E::scratch_bytes, E::shared_bytes, E::prepare, E::attend};
+  return {name,       supported, E::Own::tokens_per_piece, E::scratch_bytes, E::shared_bytes,
+          E::prepare, E::attend};
 }
 
 }  // namespace
